@@ -1,0 +1,222 @@
+"""The catalogue: every system, found through the entry-point group ``jfusion.systems``.
+
+An entry point names a package or module; each module-level `System` in it, or in a module below it, is a row. Any
+installed package can add its own systems through the same door.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from jax import Array
+
+from jfusion.errors import InputError
+from jfusion.operators import Observation, ObservationModel
+from jfusion.progress import Progress, silent
+
+if TYPE_CHECKING:
+    import optax
+    from flax import nnx
+
+Family = Literal["classical", "cnn", "gan", "transformer", "unrolled", "prior"]
+
+Fusion = Callable[[Observation, ObservationModel], Array]
+"""A system that is ready to work: ``product = system(observation, model)``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Paper:
+    """Where a system comes from; ``code`` names the release that was read, empty where there is none."""
+
+    authors: str
+    year: int
+    title: str
+    venue: str
+    doi: str = ""
+    code: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Bands:
+    """What a network has to know of a pair before it is built."""
+
+    lr: int
+    guide: int
+    ratio: int
+
+    @staticmethod
+    def of(observation: Observation, model: ObservationModel) -> Bands:
+        """Read off an observation and its model."""
+        return Bands(observation["lr"].shape[-1], observation["guide"].shape[-1], model.ratio)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a paper trains its system.
+
+    Attributes:
+        optimiser: optax transformation for so many steps in all.
+        steps: optimiser steps.
+        patch: side of a training patch in high-resolution pixels.
+        batch: patches a step.
+        note: the paper's schedule and data preparation in words.
+    """
+
+    optimiser: Callable[[int], optax.GradientTransformation]
+    steps: int
+    patch: int
+    batch: int
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Classical:
+    """Ready at once: a function of the observation and its model."""
+
+    function: Fusion
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """Ready after training on pairs with truth.
+
+    Attributes:
+        network: builds the module, ``network(bands, rngs=rngs, **sizes)``; sizes default to the paper's. The module is
+            called as ``module(observation, model)``.
+        loss: ``loss(module, observation, model, target)``, a scalar.
+        recipe: of the paper.
+        initialise: sets parameters from the training data, ``initialise(module, observation, model, target)``, in
+            place, before the first step; None where the paper starts from random parameters.
+        tiny: sizes for tests and ``--smoke``.
+        compact: sizes that train within minutes on two cores, where the paper's do not.
+    """
+
+    network: Callable[..., nnx.Module]
+    loss: Callable[[Any, Observation, ObservationModel, Array], Array]
+    recipe: Recipe
+    initialise: Callable[[Any, Observation, ObservationModel, Array], None] | None = None
+    tiny: dict[str, Any] = dataclasses.field(default_factory=dict)
+    compact: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """What a fitter returns.
+
+    Attributes:
+        product: the fused image.
+        model: the observation model with its estimated parts filled in.
+        losses: value of the loss at the reported steps, in order.
+    """
+
+    product: Array
+    model: ObservationModel
+    losses: list[float]
+
+
+class Fitter(Protocol):
+    """Fits a system to one observation, without truth."""
+
+    def __call__(
+        self,
+        observation: Observation,
+        model: ObservationModel,
+        *,
+        key: Array,
+        effort: float = 1.0,
+        budget: float | None = None,
+        progress: Progress = silent,
+    ) -> Fit:
+        """``effort`` scales the numbers of steps of the paper; ``budget`` stops after so many seconds."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """Ready after it has been fitted to the very pair that it is to fuse.
+
+    Attributes:
+        generator: builds the untrained network, ``generator(bands, rngs=rngs)``.
+        fit: the paper's fit.
+        steps: optimiser steps of the paper, all stages together.
+        note: the paper's losses and schedule in words.
+    """
+
+    generator: Callable[..., nnx.Module]
+    fit: Fitter
+    steps: int
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """A row of the catalogue.
+
+    Attributes:
+        name: as the command line says it.
+        title: as the paper says it.
+        family: classical, cnn, gan, transformer, unrolled or prior.
+        tasks: names in `jfusion.tasks`.
+        paper: the source.
+        summary: what it computes, its equations in words.
+        method: how it comes to be ready.
+        differences: what differs from the paper or from its release.
+        parameters: (count, `Bands` at which the count holds), for networks.
+        local: reach in high-resolution pixels where a product pixel depends on no pixel further away than that, so
+            that a scene may be cut into tiles without a seam; None where statistics of the whole image enter.
+    """
+
+    name: str
+    title: str
+    family: Family
+    tasks: tuple[str, ...]
+    paper: Paper
+    summary: str
+    method: Classical | Trained | Fitted
+    differences: str = ""
+    parameters: tuple[int, Bands] | None = None
+    local: int | None = None
+
+
+def _modules(name: str) -> Iterator[Any]:
+    module = importlib.import_module(name)
+    yield module
+    for info in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{name}."):
+        yield importlib.import_module(info.name)
+
+
+@cache
+def systems() -> dict[str, System]:
+    """All rows by name, sorted by family and name.
+
+    Raises:
+        InputError: two rows share a name.
+    """
+    rows: dict[str, System] = {}
+    for entry in entry_points(group="jfusion.systems"):
+        for module in _modules(entry.value):
+            for row in vars(module).values():
+                if isinstance(row, System) and rows.setdefault(row.name, row) is not row:
+                    raise InputError(f"two systems are called {row.name!r}; rename the one in {module.__name__}.")
+    order = ("classical", "cnn", "gan", "transformer", "unrolled", "prior")
+    return dict(sorted(rows.items(), key=lambda item: (order.index(item[1].family), item[0])))
+
+
+def get(name: str) -> System:
+    """The row called ``name``.
+
+    Raises:
+        InputError: there is none; the message names the nearest.
+    """
+    rows = systems()
+    if name in rows:
+        return rows[name]
+    near = difflib.get_close_matches(name, rows, n=3) or list(rows)
+    raise InputError(f"there is no system {name!r}; did you mean {', '.join(near)}? `jfusion list` shows all.")

@@ -1,0 +1,47 @@
+"""Where the low-resolution pixels lie on the high-resolution grid."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from jfusion.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """Geometry of a pair whose axes are parallel.
+
+    Attributes:
+        ratio: high-resolution pixels per low-resolution pixel, an integer of at least 1.
+        centre: (row, column) of the high-resolution pixel, counted from 0 and possibly fractional, on which the
+            centre of the low-resolution pixel (0, 0) falls. ``(ratio - 1) / 2`` for nested (block-centred) grids;
+            an integer where pixel centres coincide, as on Landsat.
+    """
+
+    ratio: int
+    centre: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        if self.ratio != int(self.ratio) or self.ratio < 1:
+            raise InputError(f"the ratio must be an integer of at least 1, but is {self.ratio}; resample one image.")
+        if not all(0 <= c <= self.ratio - 1 for c in self.centre):
+            raise InputError(
+                f"the centre of the first low-resolution pixel must lie between 0 and ratio - 1 = {self.ratio - 1}, "
+                f"but is {self.centre}; crop both images to their common extent."
+            )
+
+    @staticmethod
+    def nested(ratio: int) -> Grid:
+        """The grid whose low-resolution pixels are blocks of ``ratio`` x ``ratio`` pixels."""
+        return Grid(ratio, ((ratio - 1) / 2, (ratio - 1) / 2))
+
+    @property
+    def phase(self) -> tuple[int, int]:
+        """Index of the first high-resolution row and column that decimation picks."""
+        return math.floor(self.centre[0]), math.floor(self.centre[1])
+
+    @property
+    def shift(self) -> tuple[float, float]:
+        """What is left of the centre after `phase`, in [0, 1): the PSF has to carry it."""
+        return self.centre[0] - self.phase[0], self.centre[1] - self.phase[1]

@@ -1,0 +1,65 @@
+"""The observation model: what each sensor did to the scene."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from jfusion.errors import InputError
+from jfusion.operators.grid import Grid
+from jfusion.operators.linear import LinearOperator, pytree, static_field
+
+Observation = dict[str, Array]
+"""What the sensors gave: channel-last arrays by the keys that the task names."""
+
+
+@pytree
+class ObservationModel:
+    """The operators that made an observation from the scene, with what is known of geometry and noise.
+
+    Attributes:
+        operators: by key of the observation; None where the operator is not known and has to be estimated.
+        grid: where the low-resolution pixels lie; always known.
+        noise: standard deviation of the noise by key, in the units of the images; a key that is absent is unknown.
+    """
+
+    operators: dict[str, LinearOperator | None]
+    grid: Grid = static_field()
+    noise: dict[str, Array] = dataclasses.field(default_factory=dict)
+
+    def __getitem__(self, key: str) -> LinearOperator:
+        operator = self.operators.get(key)
+        if operator is None:
+            raise InputError(
+                f"the operator of {key!r} is not known; give the sensor (PSF, SRF) or estimate it from the pair with "
+                "jfusion.operators.estimate."
+            )
+        return operator
+
+    def __call__(self, x: Array) -> Observation:
+        """What every sensor with a known operator would see of the scene ``x``."""
+        return {key: operator(x) for key, operator in self.operators.items() if operator is not None}
+
+    @property
+    def ratio(self) -> int:
+        """High-resolution pixels per low-resolution pixel."""
+        return self.grid.ratio
+
+    @property
+    def known(self) -> bool:
+        """Whether all operators are known."""
+        return all(operator is not None for operator in self.operators.values())
+
+    def replace(self, **changes: Any) -> ObservationModel:
+        """A copy with some attributes changed."""
+        return dataclasses.replace(self, **changes)
+
+
+def relative_residual(predicted: Array, observed: Array) -> Array:
+    """``|predicted - observed| / |observed|`` over height, width and band; shape of the leading axes."""
+    axes = (-3, -2, -1)
+    energy = jnp.sum(observed**2, axes)
+    return jnp.sqrt(jnp.sum((predicted - observed) ** 2, axes) / jnp.where(energy > 0, energy, 1))

@@ -1,0 +1,236 @@
+"""Spatial response: blur by a point spread function, decimation with an explicit phase, and both in one step.
+
+A PSF is given in one of two forms. As profiles ``(vertical, horizontal)``, each ``(taps,)`` or ``(taps, band)``, it is
+separable and applied by two banded matrix products; as one kernel ``(rows, columns)`` or ``(rows, columns, band)`` it
+is applied by shifts where it is small and in the Fourier domain where it is large. The origin of ``size`` taps is tap
+``size // 2`` (the convention of MATLAB's psf2otf), and ``y[n] = sum_m psf[m] x[n - (m - origin)]``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jfusion.errors import InputError
+from jfusion.operators.linear import LinearOperator, check_image, pytree, static_field
+from jfusion.operators.psf import Profiles
+
+Boundary = Literal["circular", "reflect", "valid"]
+Psf = Array | Profiles
+
+DIRECT_TAPS = 121
+"""Largest number of taps that a non-separable kernel applies by shifts; larger ones go through the FFT."""
+
+
+def check_boundary(boundary: str) -> None:
+    """Raises InputError unless ``boundary`` is one of circular, reflect, valid."""
+    if boundary not in get_args(Boundary):
+        raise InputError(f"the boundary must be one of {', '.join(get_args(Boundary))}, but is {boundary!r}.")
+
+
+def check_divisible(shape: tuple[int, ...], ratio: int) -> None:
+    """Raises InputError unless height and width are multiples of ``ratio``."""
+    if shape[-3] % ratio or shape[-2] % ratio:
+        raise InputError(
+            f"height and width must be multiples of the ratio {ratio}, but are {shape[-3]} x {shape[-2]}; "
+            f"crop to {shape[-3] // ratio * ratio} x {shape[-2] // ratio * ratio}."
+        )
+
+
+def psf_size(psf: Psf) -> tuple[int, int]:
+    """Rows and columns of a PSF in either form."""
+    return (psf[0].shape[0], psf[1].shape[0]) if isinstance(psf, tuple) else (psf.shape[0], psf.shape[1])
+
+
+def psf_kernel(psf: Psf) -> Array:
+    """The PSF as one kernel ``(rows, columns)`` or ``(rows, columns, band)``."""
+    return psf[0][:, None] * psf[1][None, :] if isinstance(psf, tuple) else psf
+
+
+def _source(size: int, taps: int, ratio: int, phase: int, boundary: Boundary) -> np.ndarray:
+    """Index ``(outputs, taps)`` of the pixel that tap m adds to output i."""
+    length = size - taps + 1 if boundary == "valid" else size
+    if length < 1 or (boundary == "reflect" and taps // 2 >= size):
+        raise InputError(
+            f"a PSF of {taps} taps does not fit an image of {size} pixels with boundary {boundary!r}; "
+            "use a larger image or a smaller PSF."
+        )
+    position = np.arange(phase, length, ratio)[:, None] - np.arange(taps)[None, :]
+    if boundary == "valid":
+        return position + taps - 1
+    position = position + taps // 2
+    if boundary == "circular":
+        return position % size
+    period = max(2 * (size - 1), 1)
+    position = np.abs(position) % period
+    return np.minimum(position, period - position)
+
+
+def band_matrix(profile: Array, size: int, ratio: int, phase: int, boundary: Boundary) -> Array:
+    """Blur by ``profile`` and decimation along one axis: a matrix ``(outputs, size)`` or ``(outputs, size, band)``."""
+    column = _source(size, profile.shape[0], ratio, phase, boundary)
+    row = np.broadcast_to(np.arange(column.shape[0])[:, None], column.shape)
+    matrix = jnp.zeros((column.shape[0], size, *profile.shape[1:]), profile.dtype)
+    return matrix.at[row, column].add(profile[None])
+
+
+def _separable(x: Array, profiles: Profiles, ratio: int, phase: tuple[int, int], boundary: Boundary) -> Array:
+    rows = band_matrix(profiles[0].astype(x.dtype), x.shape[-3], ratio, phase[0], boundary)
+    columns = band_matrix(profiles[1].astype(x.dtype), x.shape[-2], ratio, phase[1], boundary)
+    across, along = ("ijc,...jkc->...ikc", "lkc,...ikc->...ilc")
+    if rows.ndim == 2:
+        across = "ij,...jkc->...ikc"
+    if columns.ndim == 2:
+        along = "lk,...ikc->...ilc"
+    return jnp.einsum(along, columns, jnp.einsum(across, rows, x, precision="highest"), precision="highest")
+
+
+def _shifts(x: Array, kernel: Array, ratio: int, phase: tuple[int, int], boundary: Boundary) -> Array:
+    rows = _source(x.shape[-3], kernel.shape[0], 1, 0, boundary)
+    columns = _source(x.shape[-2], kernel.shape[1], 1, 0, boundary)
+    height, width = rows.shape[0], columns.shape[0]
+    padded = jnp.take(x, np.concatenate([rows[0, :0:-1], rows[:, 0]]), axis=-3)
+    padded = jnp.take(padded, np.concatenate([columns[0, :0:-1], columns[:, 0]]), axis=-2)
+    flipped = kernel[::-1, ::-1].astype(x.dtype)
+    return sum(
+        padded[..., phase[0] + i : i + height : ratio, phase[1] + j : j + width : ratio, :] * flipped[i, j]
+        for i in range(kernel.shape[0])
+        for j in range(kernel.shape[1])
+    )  # type: ignore[return-value]
+
+
+def otf(psf: Psf, height: int, width: int) -> Array:
+    """Optical transfer function of a circular blur: ``(height, width // 2 + 1, 1 or band)``, complex.
+
+    Raises:
+        InputError: the PSF is larger than the image.
+    """
+    kernel = psf_kernel(psf)
+    rows, columns = kernel.shape[:2]
+    if rows > height or columns > width:
+        raise InputError(f"a PSF of {rows} x {columns} taps is larger than the image of {height} x {width} pixels.")
+    kernel = kernel.reshape(rows, columns, -1)
+    kernel = jnp.pad(kernel, ((0, height - rows), (0, width - columns), (0, 0)))
+    return jnp.fft.rfft2(jnp.roll(kernel, (-(rows // 2), -(columns // 2)), (0, 1)), axes=(0, 1))
+
+
+def _fourier(x: Array, kernel: Array, boundary: Boundary) -> Array:
+    rows, columns = kernel.shape[:2]
+    if boundary == "reflect":
+        pad = ((rows // 2,) * 2, (columns // 2,) * 2)
+        x = jnp.pad(x, (*((0, 0),) * (x.ndim - 3), *pad, (0, 0)), mode="reflect")
+    height, width = x.shape[-3:-1]
+    spectrum = jnp.fft.rfft2(x, axes=(-3, -2)) * otf(kernel.astype(x.dtype), height, width)
+    y = jnp.fft.irfft2(spectrum, s=(height, width), axes=(-3, -2))
+    if boundary == "circular":
+        return y
+    bottom, right = rows // 2, columns // 2
+    top, left = (bottom, right) if boundary == "reflect" else (rows - 1 - bottom, columns - 1 - right)
+    return y[..., top : height - bottom, left : width - right, :]
+
+
+@pytree
+class Blur(LinearOperator):
+    """Convolution with a PSF.
+
+    Attributes:
+        psf: kernel or profiles (see the module), one for all bands or one per band.
+        boundary: "circular", "reflect" (mirror without repeating the edge) or "valid" (only pixels whose whole
+            neighbourhood lies inside: the output is smaller by ``taps - 1``).
+    """
+
+    psf: Psf
+    boundary: Boundary = static_field(default="reflect")
+
+    def __call__(self, x: Array) -> Array:
+        return SpatialResponse(self.psf, 1, (0, 0), self.boundary)(x)
+
+    def input_shape(self, output_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return SpatialResponse(self.psf, 1, (0, 0), self.boundary).input_shape(output_shape)
+
+
+@pytree
+class Decimate(LinearOperator):
+    """Keeps the pixels ``phase, phase + ratio, ...`` of each axis; its adjoint inserts zeros.
+
+    Attributes:
+        ratio: step, an integer of at least 1; height and width must be multiples of it.
+        phase: first (row, column) that is kept, counted from 0.
+    """
+
+    ratio: int = static_field()
+    phase: tuple[int, int] = static_field(default=(0, 0))
+
+    def __call__(self, x: Array) -> Array:
+        check_image(x, "the image to decimate")
+        check_divisible(x.shape, self.ratio)
+        return x[..., self.phase[0] :: self.ratio, self.phase[1] :: self.ratio, :]
+
+    def input_shape(self, output_shape: tuple[int, ...]) -> tuple[int, ...]:
+        *batch, h, w, bands = output_shape
+        return (*batch, h * self.ratio, w * self.ratio, bands)
+
+
+@pytree
+class BlockAverage(LinearOperator):
+    """Mean over blocks of ``ratio`` x ``ratio`` pixels: a box PSF on a nested grid."""
+
+    ratio: int = static_field()
+
+    def __call__(self, x: Array) -> Array:
+        check_image(x, "the image to average")
+        check_divisible(x.shape, self.ratio)
+        *batch, height, width, bands = x.shape
+        r = self.ratio
+        return x.reshape(*batch, height // r, r, width // r, r, bands).mean((-4, -2))
+
+    def adjoint(self, y: Array) -> Array:
+        r = self.ratio
+        return jnp.repeat(jnp.repeat(y, r, axis=-3), r, axis=-2) / r**2
+
+    def input_shape(self, output_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return Decimate(self.ratio).input_shape(output_shape)
+
+
+@pytree
+class SpatialResponse(LinearOperator):
+    """What a sensor of lower resolution sees: ``Decimate(ratio, phase)`` after ``Blur(psf, boundary)``, in one step.
+
+    Attributes:
+        psf: kernel or profiles (see the module), one for all bands or one per band.
+        ratio: step of the decimation; height and width of the blurred image must be multiples of it.
+        phase: first (row, column) of the blurred image that is kept.
+        boundary: see `Blur`.
+    """
+
+    psf: Psf
+    ratio: int = static_field()
+    phase: tuple[int, int] = static_field(default=(0, 0))
+    boundary: Boundary = static_field(default="reflect")
+
+    def __call__(self, x: Array) -> Array:
+        check_image(x, "the image to blur")
+        check_boundary(self.boundary)
+        rows, columns = psf_size(self.psf)
+        margin = (rows - 1, columns - 1) if self.boundary == "valid" else (0, 0)
+        check_divisible((x.shape[-3] - margin[0], x.shape[-2] - margin[1], 1), self.ratio)
+        if isinstance(self.psf, tuple):
+            return _separable(x, self.psf, self.ratio, self.phase, self.boundary)
+        if rows * columns <= DIRECT_TAPS:
+            return _shifts(x, self.psf, self.ratio, self.phase, self.boundary)
+        return Decimate(self.ratio, self.phase)(_fourier(x, self.psf, self.boundary))
+
+    def input_shape(self, output_shape: tuple[int, ...]) -> tuple[int, ...]:
+        *batch, height, width, bands = Decimate(self.ratio).input_shape(output_shape)
+        if self.boundary == "valid":
+            rows, columns = psf_size(self.psf)
+            height, width = height + rows - 1, width + columns - 1
+        return (*batch, height, width, bands)
+
+    @property
+    def blur(self) -> Blur:
+        """The blur alone, at full resolution."""
+        return Blur(self.psf, self.boundary)
