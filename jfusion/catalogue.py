@@ -56,6 +56,9 @@ class Bands:
         """Read off an observation and its model."""
         return Bands(observation["lr"].shape[-1], observation["guide"].shape[-1], model.ratio)
 
+    def __str__(self) -> str:
+        return f"{self.lr} + {self.guide} bands at ratio {self.ratio}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -169,6 +172,7 @@ class System:
         method: how it comes to be ready.
         differences: what differs from the paper or from its release.
         parameters: (count, `Bands` at which the count holds), for networks.
+        needs_model: whether PSF and SRF must be known, or estimated first.
         local: reach in high-resolution pixels where a product pixel depends on no pixel further away than that, so
             that a scene may be cut into tiles without a seam; None where statistics of the whole image enter.
     """
@@ -182,6 +186,7 @@ class System:
     method: Classical | Trained | Fitted
     differences: str = ""
     parameters: tuple[int, Bands] | None = None
+    needs_model: bool = False
     local: int | None = None
 
 

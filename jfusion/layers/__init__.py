@@ -1,0 +1,1 @@
+"""Convolution, initialisers and network parts that two systems or more share."""

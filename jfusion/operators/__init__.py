@@ -3,7 +3,7 @@
 from jfusion.operators.grid import Grid
 from jfusion.operators.linear import Adjoint, Composition, Identity, LinearOperator, dot_test
 from jfusion.operators.mask import Mask
-from jfusion.operators.observation import Observation, ObservationModel, relative_residual
+from jfusion.operators.observation import Observation, ObservationModel, relative_residual, scaled
 from jfusion.operators.psf import box_psf, gaussian_psf, mtf_psf, mtf_sigma
 from jfusion.operators.resample import upsample
 from jfusion.operators.spatial import BlockAverage, Blur, Decimate, SpatialResponse, otf, psf_kernel
@@ -33,5 +33,6 @@ __all__ = [
     "otf",
     "psf_kernel",
     "relative_residual",
+    "scaled",
     "upsample",
 ]

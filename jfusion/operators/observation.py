@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -56,6 +57,14 @@ class ObservationModel:
     def replace(self, **changes: Any) -> ObservationModel:
         """A copy with some attributes changed."""
         return dataclasses.replace(self, **changes)
+
+
+def scaled(
+    observation: Observation, model: ObservationModel, factor: float | Array
+) -> tuple[Observation, ObservationModel]:
+    """Images and noise levels times ``factor``; the operators, being linear, stay as they are."""
+    images, noise = jax.tree.map(lambda x: x * factor, (observation, model.noise))
+    return images, model.replace(noise=noise)
 
 
 def relative_residual(predicted: Array, observed: Array) -> Array:

@@ -11,6 +11,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from jfusion.operators.grid import Grid
 
@@ -20,7 +21,7 @@ Profiles = tuple[Array, Array]
 """A separable PSF: vertical and horizontal profile, each ``(taps,)`` or ``(taps, band)``."""
 
 
-def gaussian_profile(sigma: Array | float, size: int, shift: float = 0.0) -> Array:
+def gaussian_profile(sigma: ArrayLike, size: int, shift: float = 0.0) -> Array:
     """Sampled Gaussian that sums to one.
 
     Args:
@@ -38,7 +39,7 @@ def gaussian_profile(sigma: Array | float, size: int, shift: float = 0.0) -> Arr
     return profile / profile.sum(0)
 
 
-def gaussian_psf(sigma: Array | float, grid: Grid, truncate: float = 3.0) -> Profiles:
+def gaussian_psf(sigma: ArrayLike, grid: Grid, truncate: float = 3.0) -> Profiles:
     """Gaussian PSF centred on the low-resolution pixels of ``grid``.
 
     Args:
@@ -51,16 +52,16 @@ def gaussian_psf(sigma: Array | float, grid: Grid, truncate: float = 3.0) -> Pro
     return vertical, horizontal
 
 
-def mtf_sigma(gain: Array | float, ratio: int) -> Array:
+def mtf_sigma(gain: ArrayLike, ratio: int) -> np.ndarray:
     """Standard deviation, in high-resolution pixels, of the Gaussian whose MTF is ``gain`` at the LR Nyquist frequency.
 
     Aiazzi et al., "MTF-tailored multiscale fusion of high-resolution MS and Pan imagery", PE&RS 72(5), 2006. The
     frequency-designed 41-tap filters of common toolboxes are this Gaussian with 41/40 of its standard deviation.
     """
-    return ratio * jnp.sqrt(-2 * jnp.log(jnp.asarray(gain))) / jnp.pi
+    return ratio * np.sqrt(-2 * np.log(np.asarray(gain, np.float64))) / np.pi
 
 
-def mtf_psf(gain: Array | float, grid: Grid) -> Profiles:
+def mtf_psf(gain: ArrayLike, grid: Grid) -> Profiles:
     """Gaussian PSF matched to the MTF gain at the Nyquist frequency, a number or one per band; see `mtf_sigma`."""
     return gaussian_psf(mtf_sigma(gain, grid.ratio), grid)
 

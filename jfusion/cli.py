@@ -1,0 +1,335 @@
+"""The command line: thin over the library; heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jfusion import __version__
+from jfusion.errors import InputError, JFusionError, RunError
+
+if TYPE_CHECKING:
+    from jfusion.data.scene import Scene
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+
+
+def use_all_cores() -> None:
+    """One jax device a core, which halves training time on CPU; to be called before jax is imported."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_force_host_platform_device_count" not in flags and "jax" not in sys.modules:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={cores}".strip()
+
+
+def emit(value: Any) -> None:
+    """Prints a value as JSON, without NaN."""
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def demo(arguments: argparse.Namespace) -> None:
+    use_all_cores()
+    from jfusion.demo import demo
+
+    page = demo(arguments.out, quiet=arguments.quiet)
+    print(page)
+
+
+def list_systems(arguments: argparse.Namespace) -> None:
+    from jfusion import catalogue
+    from jfusion.tasks import TASKS
+
+    if arguments.task is not None and arguments.task not in TASKS:
+        raise InputError(f"there is no task {arguments.task!r}; the tasks are {', '.join(TASKS)}.")
+    rows = [
+        row
+        for row in catalogue.systems().values()
+        if arguments.task in (None, *row.tasks) and arguments.family in (None, row.family)
+    ]
+    if arguments.json:
+        emit([{"name": r.name, "title": r.title, "family": r.family, "tasks": r.tasks} for r in rows])
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("system", "family", "title", "source", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(row.name, row.family, row.title, f"{row.paper.authors.split(',')[0]} {row.paper.year}")
+    Console().print(table)
+
+
+def show(arguments: argparse.Namespace) -> None:
+    from jfusion import catalogue
+    from jfusion.report.systems import as_dict, describe
+
+    row = catalogue.get(arguments.name)
+    if arguments.json:
+        emit(as_dict(row))
+    else:
+        print(describe(row))
+
+
+def show_sensors(arguments: argparse.Namespace) -> None:
+    from jfusion import sensors
+
+    if arguments.name is None:
+        rows = [sensors.get(name) for name in sensors.names()]
+        if arguments.json:
+            emit([{"name": s.name, "title": s.title, "bands": s.band_names} for s in rows])
+        else:
+            for s in rows:
+                print(f"{s.name:<16} {len(s.bands):>4} bands  {s.title}")
+        return
+    sensor = sensors.get(arguments.name)
+    bands = [
+        {"name": b.name, "kind": b.kind, "centre_nm": round(b.centre, 1), "fwhm_nm": round(b.fwhm, 1), "gsd_m": b.gsd,
+         "mtf_gain": b.mtf_gain}
+        for b in sensor.bands
+    ]  # fmt: skip
+    if arguments.json:
+        emit({"name": sensor.name, "title": sensor.title, "source": sensor.source, "licence": sensor.licence,
+              "bit_depth": sensor.bit_depth, "bands": bands})  # fmt: skip
+        return
+    print(f"{sensor.title}\nsource: {sensor.source}\nlicence: {sensor.licence}\n")
+    print(f"{'band':<12} {'kind':<4} {'centre nm':>9} {'fwhm nm':>8} {'gsd m':>7} {'mtf gain':>8}")
+    for b in bands:
+        gsd = "-" if b["gsd_m"] is None else f"{b['gsd_m']:g}"
+        print(f"{b['name']:<12} {b['kind']:<4} {b['centre_nm']:>9} {b['fwhm_nm']:>8} {gsd:>7} {b['mtf_gain']:>8.3f}")
+
+
+def fuse(arguments: argparse.Namespace) -> None:
+    use_all_cores()
+    from jfusion.files import check_output
+
+    check_output(arguments.output, arguments.overwrite)
+    if arguments.save_weights is not None:
+        check_output(arguments.save_weights, arguments.overwrite)
+    for path in (arguments.lr, arguments.guide):
+        if not path.is_file():
+            raise InputError(f"there is no file {path}; check the path.")
+    from jfusion.inference.fuse import fuse
+    from jfusion.progress import bar
+
+    names = ("system", "lr_key", "guide_key", "lr_sensor", "guide_sensor", "nodata", "weights", "budget", "seed",
+             "tile", "memory", "dtype", "overwrite")  # fmt: skip
+    options = {name: getattr(arguments, name) for name in names}
+    with bar(f"fusing {arguments.lr.name}", arguments.quiet) as progress:
+        fused = fuse(
+            arguments.lr, arguments.guide, arguments.output, cog=not arguments.no_cog, progress=progress, **options
+        )
+    if arguments.save_weights is not None:
+        from jfusion.training import weights
+
+        if fused.network is None:
+            raise InputError(f"{fused.system} has no weights to save; leave out --save-weights.")
+        weights.save(arguments.save_weights, fused.network)
+    report = None
+    if arguments.report is not None:
+        from jfusion.report.pair import report_pair
+
+        report = report_pair(arguments.report, fused, arguments.lr, arguments.guide)
+    if not arguments.quiet:
+        note = f"; {fused.note}" if fused.note else ""
+        print(f"{fused.system} ({fused.task}): {fused.geometry}{note}", file=sys.stderr)
+        if fused.clipped:
+            print(f"{fused.clipped} samples were clipped to the output's data type", file=sys.stderr)
+    if arguments.json:
+        emit({"output": str(fused.output), "system": fused.system, "task": fused.task, "ratio": fused.geometry.ratio,
+              "centre": fused.geometry.centre, "windows": fused.windows, "seconds": round(fused.seconds, 3),
+              "peak_memory_mib": fused.peak_memory_mib, "clipped": fused.clipped, "note": fused.note,
+              "report": report and str(report)})  # fmt: skip
+    else:
+        print(fused.output)
+        if report:
+            print(report)
+
+
+def _scene(text: str, key: str | None, nodata: float | None = None) -> Scene:
+    """A file, or the first image of an embedded scene."""
+    from jfusion.data import readers, scenes
+
+    if not Path(text).exists() and text in scenes.names():
+        return next(iter(scenes.load(text).values()))
+    return readers.read(Path(text), key=key, nodata=nodata)
+
+
+def simulate(arguments: argparse.Namespace) -> None:
+    from jfusion.data.simulate import Protocol
+    from jfusion.inference.simulate import write_simulation
+
+    if arguments.protocol is not None:
+        try:
+            protocol = Protocol.from_dict(json.loads(arguments.protocol.read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{arguments.protocol} is not a protocol in JSON ({error}).") from error
+    else:
+        protocol = Protocol(
+            ratio=arguments.ratio,
+            kernel=arguments.kernel,
+            width=arguments.width,
+            guide_sensor=arguments.guide_sensor,
+            guide_bands=tuple(arguments.guide_bands or ()),
+            lr_snr_db=arguments.lr_snr,
+            guide_snr_db=arguments.guide_snr,
+            seed=arguments.seed,
+        )
+    for path in write_simulation(
+        _scene(arguments.image, arguments.key), protocol, arguments.folder, arguments.overwrite
+    ):
+        print(path)
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    from jfusion.inference.evaluate import evaluate_files
+
+    if arguments.reference is None and (arguments.lr is None or arguments.guide is None):
+        raise InputError("give --reference FILE, or --lr FILE and --guide FILE of the pair without a reference.")
+    result = evaluate_files(
+        arguments.product, arguments.reference, arguments.lr, arguments.guide, ratio=arguments.ratio,
+        data_range=arguments.data_range, lr_sensor=arguments.lr_sensor, guide_sensor=arguments.guide_sensor,
+    )  # fmt: skip
+    if arguments.json:
+        emit({name: {"value": v, "convention": c} for name, (v, c) in result.items()})
+    else:
+        for name, (value, convention) in result.items():
+            print(f"{name:<12} {value:>12.5g}   {convention}")
+
+
+def _common() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("-q", "--quiet", action="store_true", help="no progress and no remarks on standard error")
+    common.add_argument("-v", "--verbose", action="store_true", help="show the cause of an error")
+    return common
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's arguments."""
+    top = argparse.ArgumentParser(
+        prog="jfusion",
+        description="Fuses remote sensing images: one with many bands and few pixels, one with few bands and many.",
+        epilog="example: jfusion fuse ms.tif pan.tif sharp.tif",
+    )
+    top.add_argument("--version", action="version", version=f"jfusion {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    common = _common()
+
+    def command(name: str, work: Callable[[argparse.Namespace], None], summary: str, example: str) -> Any:
+        sub = commands.add_parser(
+            name, parents=[common], help=summary, description=summary, epilog=f"example: jfusion {example}"
+        )
+        sub.set_defaults(work=work)
+        return sub
+
+    sub = command("demo", demo, "Fuse three embedded real scenes by five kinds of method and write a page.", "demo")
+    sub.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="folder (default: %(default)s)")
+
+    sub = command("list", list_systems, "List the systems.", "list --task pansharpening")
+    sub.add_argument("--task", help="only systems that serve this task")
+    sub.add_argument("--family", help="classical, cnn, gan, transformer, unrolled or prior")
+    sub.add_argument("--json", action="store_true", help="as JSON")
+
+    sub = command("show", show, "Show a system: source, equations, sizes, recipe, differences.", "show mhf_net")
+    sub.add_argument("name", metavar="NAME")
+    sub.add_argument("--json", action="store_true", help="as JSON")
+
+    sub = command("sensors", show_sensors, "List the sensors, or the bands of one.", "sensors landsat8_oli")
+    sub.add_argument("name", metavar="NAME", nargs="?")
+    sub.add_argument("--json", action="store_true", help="as JSON")
+
+    sub = command(
+        "fuse", fuse, "Fuse two images into a GeoTIFF on the finer grid.", "fuse ms.tif pan.tif sharp.tif --system gsa"
+    )
+    sub.add_argument("lr", type=Path, metavar="LR", help="the image with many bands and few pixels")
+    sub.add_argument("guide", type=Path, metavar="GUIDE", help="the image with few bands and many pixels")
+    sub.add_argument("output", type=Path, metavar="OUT", help="GeoTIFF to write")
+    sub.add_argument("--system", metavar="NAME", help="see `jfusion list` (default: the best that needs no training)")
+    sub.add_argument("--lr-sensor", metavar="NAME", help="see `jfusion sensors` (default: from the metadata)")
+    sub.add_argument("--guide-sensor", metavar="NAME", help="the same for GUIDE")
+    sub.add_argument("--lr-key", metavar="KEY", help="array in a MATLAB or HDF5 file")
+    sub.add_argument("--guide-key", metavar="KEY", help="the same for GUIDE")
+    sub.add_argument("--nodata", type=float, metavar="NUMBER", help="value of invalid pixels (default: the files' own)")
+    sub.add_argument("--weights", type=Path, metavar="FILE", help="weights of a trained system (safetensors)")
+    sub.add_argument("--save-weights", type=Path, metavar="FILE", help="keep what was trained")
+    sub.add_argument("--budget", type=float, metavar="SECONDS", help="time for training or fitting")
+    sub.add_argument("--seed", type=int, default=0, metavar="N", help="of parameters and patches (default: 0)")
+    sub.add_argument("--tile", type=int, metavar="PIXELS", help="side of a window on GUIDE (default: by --memory)")
+    sub.add_argument("--memory", type=int, default=1024, metavar="MIB", help="working memory (default: %(default)s)")
+    sub.add_argument("--dtype", metavar="TYPE", help="of the output, such as uint16 (default: that of LR)")
+    sub.add_argument("--no-cog", action="store_true", help="plain tiled GeoTIFF instead of a cloud-optimised one")
+    sub.add_argument("--overwrite", action="store_true", help="replace OUT")
+    sub.add_argument("--report", type=Path, metavar="DIR", help="write a page about the product")
+    sub.add_argument("--json", action="store_true", help="say what was done as JSON")
+
+    sub = command(
+        "simulate", simulate, "Make a pair with truth from one hyperspectral image by Wald's protocol.",
+        "simulate jasper_ridge pair --ratio 4 --lr-snr 35 --guide-snr 40",
+    )  # fmt: skip
+    sub.add_argument("image", metavar="IMAGE", help="file, or name of an embedded scene")
+    sub.add_argument("folder", type=Path, metavar="DIR", help="gets lr.tif, guide.tif, reference.tif, protocol.json")
+    sub.add_argument("--protocol", type=Path, metavar="FILE", help="protocol.json of an earlier simulation")
+    sub.add_argument("--ratio", type=int, default=4, metavar="N", help="default: %(default)s")
+    sub.add_argument("--kernel", default="gaussian", metavar="NAME", help="gaussian, mtf or box (default: gaussian)")
+    sub.add_argument("--width", type=float, default=1.0, metavar="W", help="FWHM in LR pixels, or the MTF gain")
+    sub.add_argument("--guide-sensor", default="landsat8_oli", metavar="NAME", help="default: %(default)s")
+    sub.add_argument("--guide-bands", nargs="+", metavar="BAND", help="default: all multispectral bands")
+    sub.add_argument("--lr-snr", type=float, metavar="DB", help="noise of lr (default: none)")
+    sub.add_argument("--guide-snr", type=float, metavar="DB", help="noise of the guide (default: none)")
+    sub.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
+    sub.add_argument("--key", metavar="KEY", help="array in a MATLAB or HDF5 file")
+    sub.add_argument("--overwrite", action="store_true", help="replace files in DIR")
+
+    sub = command(
+        "evaluate", evaluate, "Compute the quality of a product.", "evaluate sharp.tif --reference truth.tif --ratio 4"
+    )
+    sub.add_argument("product", type=Path, metavar="PRODUCT")
+    sub.add_argument("--reference", type=Path, metavar="FILE", help="the truth")
+    sub.add_argument("--lr", type=Path, metavar="FILE", help="the pair, for metrics that need no truth")
+    sub.add_argument("--guide", type=Path, metavar="FILE")
+    sub.add_argument("--lr-sensor", metavar="NAME", help="see `jfusion sensors`")
+    sub.add_argument("--guide-sensor", metavar="NAME")
+    sub.add_argument("--ratio", type=int, metavar="N", help="of the pair, for ERGAS with --reference")
+    sub.add_argument("--data-range", type=float, metavar="X", help="full scale for PSNR and SSIM (default: maximum)")
+    sub.add_argument("--json", action="store_true", help="as JSON")
+    return top
+
+
+def _terminated(signum: int, frame: Any) -> None:
+    raise SystemExit(TERMINATED)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code: 0 done, 1 failure, 2 bad input or usage."""
+    options = parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        options.work(options)
+        sys.stdout.flush()
+        return DONE
+    except KeyboardInterrupt:
+        print("jfusion: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:
+        if options.verbose:
+            traceback.print_exc()
+        if isinstance(error, JFusionError):
+            print(f"jfusion: error: {error}", file=sys.stderr)
+            return FAILED if isinstance(error, RunError) else BAD_INPUT
+        hint = "" if options.verbose else " (-v shows where)"
+        print(f"jfusion: unexpected {type(error).__name__}: {' '.join(str(error).split())}{hint}", file=sys.stderr)
+        return FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

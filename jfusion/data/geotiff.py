@@ -1,0 +1,268 @@
+"""Writing scenes as (cloud-optimised) GeoTIFF, whole or window by window.
+
+The file appears under its name when it is complete, or not at all.
+"""
+
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from jfusion.data.scene import Scene
+from jfusion.errors import InputError, RunError
+
+BLOCK_BYTES = 16 * 2**20
+CACHE_MIB = 128
+
+
+@dataclass
+class WindowedWriter:
+    """An open GeoTIFF that is filled window by window.
+
+    Attributes:
+        dtype, nodata: of the file.
+        masked: the file has a mask band, because nodata is None.
+        clipped: samples so far that did not fit into the data type.
+    """
+
+    dtype: np.dtype
+    nodata: float | None
+    masked: bool
+    _dataset: Any
+    clipped: int = field(default=0)
+
+    def write(self, row: int, col: int, image: np.ndarray, mask: np.ndarray | None = None) -> None:
+        """Put `(height, width, band)` numbers at that corner; pixels where `mask` is False become nodata.
+
+        Raises:
+            InputError: a window outside the raster, another band count, or values that are not finite.
+        """
+        if image.ndim != 3 or image.shape[2] != self._dataset.count:
+            raise InputError(f"Expected (height, width, {self._dataset.count}) numbers, but got shape {image.shape}.")
+        height, width = image.shape[:2]
+        if row < 0 or col < 0 or row + height > self._dataset.height or col + width > self._dataset.width:
+            raise InputError(
+                f"The window of {height} x {width} at ({row}, {col}) leaves the raster of "
+                f"{self._dataset.height} x {self._dataset.width}."
+            )
+        valid = np.ones((height, width), dtype=bool) if mask is None else mask
+        if self.nodata is None and not self.masked and not valid.all():
+            raise InputError(
+                "The window has invalid pixels, but the raster has neither nodata nor a mask; declare one."
+            )
+        stored, clipped = encode(image, valid, self.dtype, self.nodata)
+        window = rasterio.windows.Window(col, row, width, height)
+        self._dataset.write(np.moveaxis(stored, -1, 0), window=window)
+        if self.masked:
+            self._dataset.write_mask(valid, window=window)
+        self.clipped += clipped
+
+
+def encode(image: np.ndarray, valid: np.ndarray, dtype: np.dtype, nodata: float | None) -> tuple[np.ndarray, int]:
+    """Numbers as they are stored: rounded and clipped to an integer type, nodata where not valid.
+
+    A valid sample that equals nodata moves by one step, so that it stays valid.
+
+    Returns:
+        the stored `(height, width, band)` numbers and how many were clipped.
+
+    Raises:
+        InputError: a valid sample is NaN or infinite.
+    """
+    bad = int(np.count_nonzero(~np.isfinite(image[valid])))
+    if bad:
+        raise InputError(f"Expected finite samples to write, but {bad} valid ones are NaN or infinite; mask them.")
+    image = np.where(valid[..., None], image, np.zeros((), image.dtype))
+    clipped = 0
+    if dtype.kind == "f":
+        low, high = np.finfo(dtype).min, np.finfo(dtype).max
+    else:
+        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    if not np.can_cast(image.dtype, dtype, "safe"):
+        if dtype.kind in "iu" and image.dtype.kind == "f":
+            values = np.rint(image.astype(np.float64))
+            above = values >= float(int(high) + 1)
+        else:
+            values = image
+            above = values > high
+        below = values < low
+        clipped = int(np.count_nonzero(below | above))
+        with np.errstate(invalid="ignore"):
+            image = np.where(below, dtype.type(low), np.where(above, dtype.type(high), values.astype(dtype)))
+    stored = image.astype(dtype)
+    if nodata is not None:
+        stored[stored == nodata] = _neighbour(nodata, dtype)
+        stored[~valid] = nodata
+    return stored, clipped
+
+
+def write(path: str | Path, scene: Scene, *, dtype: Any = None, cog: bool = True, overwrite: bool = False) -> int:
+    """Write a scene with all its metadata.
+
+    Args:
+        dtype: of the file; the image's own by default.
+        cog: cloud-optimised layout with averaged overviews, else a plain tiled GeoTIFF.
+        overwrite: replace an existing file, which stays until the new one is complete.
+
+    Returns:
+        the number of samples that were clipped to the data type.
+
+    Raises:
+        InputError: see `open_writer` and `encode`.
+        RunError: the file could not be completed, such as for want of space.
+    """
+    with open_writer(path, scene, dtype=dtype, cog=cog, overwrite=overwrite) as writer:
+        writer.write(0, 0, scene.image, scene.mask)
+    return writer.clipped
+
+
+@contextmanager
+def open_writer(
+    path: str | Path, outline: Scene, *, dtype: Any = None, cog: bool = True, overwrite: bool = False
+) -> Iterator[WindowedWriter]:
+    """A GeoTIFF to be filled window by window with the size and metadata of `outline`, whose image is not looked at.
+
+    The windows go to a hidden folder beside `path`; on leaving the block the file is converted (with bounded memory)
+    and moved to `path`. If the block raises, nothing is left. Invalid pixels become nodata, or a mask band if the
+    outline has a mask and no nodata.
+
+    Args:
+        dtype, cog, overwrite: see `write`.
+
+    Raises:
+        InputError: the file exists and is not to be replaced, its folder is missing or cannot be written, or nodata
+            does not fit the data type.
+        RunError: the file could not be completed.
+    """
+    path = Path(path)
+    kind = np.dtype(outline.image.dtype if dtype is None else dtype)
+    _check_target(path, overwrite)
+    _check_dtype(path, kind, outline.nodata)
+    try:
+        workplace = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise InputError(f"Cannot write into {path.parent}: {error.strerror}; choose another folder.") from error
+    try:
+        plain = workplace / "plain.tif"
+        with rasterio.Env(GDAL_CACHEMAX=CACHE_MIB, GDAL_TIFF_INTERNAL_MASK=True):
+            with _open(plain, "w", **_profile(outline, kind)) as dataset:
+                _describe(dataset, outline)
+                masked = outline.nodata is None and outline.mask is not None
+                writer = WindowedWriter(kind, outline.nodata, masked, dataset)
+                yield writer
+            finished = _to_cog(plain, workplace / "cog.tif", outline, kind) if cog else plain
+            _check_complete(finished)
+        _sync(finished)
+        os.replace(finished, path)
+    except (OSError, RasterioError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(f"{path} could not be written, check the space left on its disk ({reason}).") from error
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
+
+
+def _open(path: Path, mode: str = "r", **profile: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(path, mode, **profile)
+
+
+def _check_target(path: Path, overwrite: bool) -> None:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file to write.")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists already; pass --overwrite (overwrite=True) to replace it.")
+    if not path.parent.is_dir():
+        raise InputError(f"The folder {path.parent} does not exist; create it first.")
+
+
+def _check_dtype(path: Path, dtype: np.dtype, nodata: float | None) -> None:
+    if dtype.kind not in "iuf" or dtype == np.float16:
+        raise InputError(f"{path} cannot hold {dtype}; choose an integer type, float32 or float64.")
+    if nodata is None or dtype.kind == "f":
+        return
+    limits = np.iinfo(dtype)
+    if not (np.isfinite(nodata) and nodata == int(nodata) and limits.min <= nodata <= limits.max):
+        raise InputError(f"nodata {nodata} does not fit {dtype} ({limits.min} to {limits.max}); choose another.")
+
+
+def _block_size(bands: int, itemsize: int) -> int:
+    """Side of a tile that stays below BLOCK_BYTES: 512 for a few bands, 128 for hundreds."""
+    size = 512
+    while size > 128 and size * size * bands * itemsize > BLOCK_BYTES:
+        size //= 2
+    return size
+
+
+def _compression(dtype: np.dtype) -> dict[str, Any]:
+    return {"compress": "deflate", "predictor": 3 if dtype.kind == "f" else 2, "bigtiff": "IF_SAFER"}
+
+
+def _profile(outline: Scene, dtype: np.dtype) -> dict[str, Any]:
+    size = _block_size(outline.bands, dtype.itemsize)
+    return {
+        "driver": "GTiff",
+        "height": outline.height,
+        "width": outline.width,
+        "count": outline.bands,
+        "dtype": dtype,
+        "crs": outline.crs,
+        "transform": outline.transform,
+        "nodata": outline.nodata,
+        "tiled": True,
+        "blockxsize": size,
+        "blockysize": size,
+        "interleave": "band",
+        **_compression(dtype),
+    }
+
+
+def _describe(dataset: Any, scene: Scene) -> None:
+    dataset.scales = np.broadcast_to(scene.scale, scene.bands).tolist()
+    dataset.offsets = np.broadcast_to(scene.offset, scene.bands).tolist()
+    if scene.band_names is not None:
+        dataset.descriptions = scene.band_names
+    for key, values in (("CENTRAL_WAVELENGTH_UM", scene.wavelengths), ("FWHM_UM", scene.fwhm)):
+        for index, value in enumerate(() if values is None else values, start=1):
+            dataset.update_tags(index, ns="IMAGERY", **{key: repr(round(float(value) / 1000, 9))})
+    texts = {"SENSOR": scene.sensor, "LICENCE": scene.licence, "CITATION": scene.citation, "NOTE": scene.note}
+    dataset.update_tags(NAME=scene.name, **{key: text for key, text in texts.items() if text})
+
+
+def _to_cog(plain: Path, cog: Path, outline: Scene, dtype: np.dtype) -> Path:
+    size = _block_size(outline.bands, dtype.itemsize)
+    options = _compression(dtype) | {"predictor": "YES", "blocksize": size, "overview_resampling": "AVERAGE"}
+    with _open(plain) as source:
+        rasterio.shutil.copy(source, cog, driver="COG", **options)
+    return cog
+
+
+def _check_complete(path: Path) -> None:
+    """GDAL may report a full disk only to its log: read the last block back."""
+    with _open(path) as dataset:
+        last = rasterio.windows.Window(dataset.width - 1, dataset.height - 1, 1, 1)
+        dataset.read(window=last)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _neighbour(nodata: float, dtype: np.dtype) -> Any:
+    if dtype.kind == "f":
+        return np.nextafter(dtype.type(nodata), dtype.type(0 if nodata else 1))
+    return dtype.type(nodata + 1 if nodata < np.iinfo(dtype).max else nodata - 1)

@@ -1,0 +1,204 @@
+"""Wald's protocol as one object: two people who hold the same `Protocol` simulate the same arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jfusion import sensors
+from jfusion.errors import InputError
+from jfusion.operators import (
+    Grid,
+    Observation,
+    ObservationModel,
+    SpatialResponse,
+    SpectralResponse,
+    box_psf,
+    gaussian_psf,
+    mtf_psf,
+)
+from jfusion.operators.psf import FWHM_PER_SIGMA, Profiles
+from jfusion.operators.spatial import Boundary, check_boundary
+
+Kernel = Literal["gaussian", "mtf", "box"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """How a pair with truth is made from one image.
+
+    Attributes:
+        ratio: high-resolution pixels per low-resolution pixel.
+        kernel: "gaussian" with a full width at half maximum of `width` low-resolution pixels, "mtf" with a gain of
+            `width` at the low-resolution Nyquist frequency, or "box" (`width` is not used).
+        width: see `kernel`.
+        centre: of the first low-resolution pixel on the high-resolution grid; None for nested grids.
+        boundary: of the blur, see `jfusion.operators.Blur`.
+        guide_sensor: name in `jfusion.sensors` whose spectral response makes the guide.
+        guide_bands: bands of that sensor, empty for all that its table has.
+        lr_snr_db: signal to noise ratio of `lr` in each band, in dB; None for no noise.
+        guide_snr_db: the same of `guide`.
+        seed: of the noise.
+        crop: (first row, end row, first column, end column) of the image that is used; None for all of it.
+        data_range: value that counts as full scale in the metrics, in the image's units.
+    """
+
+    ratio: int
+    kernel: Kernel = "gaussian"
+    width: float = 1.0
+    centre: tuple[float, float] | None = None
+    boundary: Boundary = "circular"
+    guide_sensor: str = "landsat8_oli"
+    guide_bands: tuple[str, ...] = ()
+    lr_snr_db: float | None = None
+    guide_snr_db: float | None = None
+    seed: int = 0
+    crop: tuple[int, int, int, int] | None = None
+    data_range: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_boundary(self.boundary)
+        if self.boundary == "valid":
+            raise InputError("the boundary of a simulation must be circular or reflect: 'valid' loses pixels.")
+        if self.kernel not in get_args(Kernel):
+            raise InputError(f"the kernel must be one of {', '.join(get_args(Kernel))}, but is {self.kernel!r}.")
+        if (self.kernel != "box" and not self.width > 0) or (self.kernel == "mtf" and not self.width < 1):
+            raise InputError(
+                f"the width of a {self.kernel} kernel must be positive (below 1 for an MTF gain), but is {self.width}."
+            )
+
+    @property
+    def grid(self) -> Grid:
+        """Ratio and centre."""
+        return Grid.nested(self.ratio) if self.centre is None else Grid(self.ratio, self.centre)
+
+    @property
+    def psf(self) -> Profiles:
+        """The point spread function."""
+        if self.kernel == "gaussian":
+            return gaussian_psf(self.width * self.ratio / FWHM_PER_SIGMA, self.grid)
+        return mtf_psf(self.width, self.grid) if self.kernel == "mtf" else box_psf(self.grid)
+
+    @property
+    def spatial(self) -> SpatialResponse:
+        """The operator that makes `lr`, without its noise."""
+        return SpatialResponse(self.psf, self.ratio, self.grid.phase, self.boundary)
+
+    def spectral(self, wavelengths: np.ndarray) -> SpectralResponse:
+        """The operator that makes `guide`, without its noise, from bands at ``wavelengths`` (nm)."""
+        sensor = sensors.get(self.guide_sensor)
+        if self.guide_bands:
+            sensor = sensor.select(list(self.guide_bands))
+        return SpectralResponse(jnp.asarray(sensor.response(wavelengths)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> Protocol:
+        """Back from `to_dict`, also after a round trip through JSON.
+
+        Raises:
+            InputError: names that a protocol does not have.
+        """
+        known = {field.name for field in dataclasses.fields(Protocol)}
+        if unknown := set(values) - known:
+            raise InputError(f"a protocol has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}.")
+        arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return Protocol(**arguments)
+
+    def to_json(self) -> str:
+        """As JSON text."""
+        return json.dumps(self.to_dict(), indent=2)
+
+
+class Simulation(NamedTuple):
+    """A pair with truth: arrays with a batch axis of one, the model that made them, and the scene itself."""
+
+    observation: Observation
+    model: ObservationModel
+    target: Array
+
+
+def _noise(key: Array, image: Array, snr_db: float | None) -> tuple[Array, Array]:
+    """Noisy image and the standard deviation of the noise, the same signal to noise ratio in each band."""
+    if snr_db is None:
+        return image, jnp.zeros(image.shape[-1], image.dtype)
+    deviation = jnp.sqrt(jnp.mean(image**2, (-3, -2), keepdims=True)) * 10 ** (-snr_db / 20)
+    return image + deviation * jax.random.normal(key, image.shape, image.dtype), deviation.reshape(-1, image.shape[-1])[
+        0
+    ]
+
+
+def crop_to_multiple(image: np.ndarray, ratio: int) -> np.ndarray:
+    """Drops rows and columns at the end so that height and width are multiples of ``ratio``.
+
+    Raises:
+        InputError: nothing would be left.
+    """
+    height, width = (n // ratio * ratio for n in image.shape[:2])
+    if not height or not width:
+        raise InputError(f"an image of {image.shape[0]} x {image.shape[1]} pixels is too small for the ratio {ratio}.")
+    return image[:height, :width]
+
+
+def simulate(image: np.ndarray, wavelengths: np.ndarray, protocol: Protocol) -> Simulation:
+    """Makes a hyperspectral-multispectral (or -panchromatic) pair from one hyperspectral image.
+
+    Args:
+        image: ``(height, width, band)``, physical values; cropped by the protocol and then to multiples of the ratio.
+        wavelengths: of its bands, nm.
+        protocol: what to simulate.
+
+    Raises:
+        InputError: the crop leaves the image, or a guide band has no support in the wavelengths.
+    """
+    if protocol.crop is not None:
+        top, bottom, left, right = protocol.crop
+        if not (0 <= top < bottom <= image.shape[0] and 0 <= left < right <= image.shape[1]):
+            raise InputError(
+                f"the crop {protocol.crop} must lie inside the image of {image.shape[0]} x {image.shape[1]} pixels."
+            )
+        image = image[top:bottom, left:right]
+    target = jnp.asarray(crop_to_multiple(image, protocol.ratio), jnp.float32)[None]
+    spatial, spectral = protocol.spatial, protocol.spectral(wavelengths)
+    lr_key, guide_key = jax.random.split(jax.random.key(protocol.seed))
+    lr, lr_noise = _noise(lr_key, spatial(target), protocol.lr_snr_db)
+    guide, guide_noise = _noise(guide_key, spectral(target), protocol.guide_snr_db)
+    model = ObservationModel({"lr": spatial, "guide": spectral}, protocol.grid, {"lr": lr_noise, "guide": guide_noise})
+    return Simulation({"lr": lr, "guide": guide}, model, target)
+
+
+def reduce(observation: Observation, model: ObservationModel, guide_gain: float = 0.15) -> Simulation:
+    """Wald's protocol on a pair without truth: both images one ratio lower, so that `lr` becomes the truth.
+
+    `lr` is degraded by the model's own spatial response (or, where it is unknown, by an MTF-matched Gaussian of gain
+    0.30), the guide by an MTF-matched Gaussian of ``guide_gain``; the guide keeps its place on the grid of `lr`.
+
+    Raises:
+        InputError: `lr` is too small to be degraded once more.
+    """
+    ratio, grid = model.ratio, model.grid
+    lr, guide = observation["lr"], observation["guide"]
+    height, width = (n // ratio * ratio for n in lr.shape[-3:-1])
+    if min(height, width) < 2 * ratio:
+        raise InputError(
+            f"the low-resolution image has {lr.shape[-3]} x {lr.shape[-2]} pixels, but at least {2 * ratio} x "
+            f"{2 * ratio} are needed to degrade it once more; give a larger pair or a system that needs no training."
+        )
+    target = lr[..., :height, :width, :]
+    guide = guide[..., : height * ratio, : width * ratio, :]
+    spatial = model.operators["lr"]
+    if not isinstance(spatial, SpatialResponse):
+        spatial = SpatialResponse(mtf_psf(0.30, grid), ratio, grid.phase)
+    spatial = dataclasses.replace(spatial, boundary="reflect")
+    onto_lr = SpatialResponse(mtf_psf(guide_gain, grid), ratio, grid.phase)
+    reduced = ObservationModel({**model.operators, "lr": spatial}, grid)
+    return Simulation({"lr": spatial(target), "guide": onto_lr(guide)}, reduced, target)

@@ -1,0 +1,61 @@
+"""Output files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from jfusion.errors import InputError, RunError
+
+
+def check_output(path: Path, overwrite: bool = False) -> None:
+    """Raises InputError unless a file can be written at ``path``: before any long work starts."""
+    if path.is_dir():
+        raise InputError(f"the output {path} is a folder; name a file in it.")
+    if path.exists() and not overwrite:
+        raise InputError(f"the output {path} exists already; choose another name or say --overwrite.")
+    folder = path.parent
+    if not folder.is_dir():
+        raise InputError(f"the folder {folder} of the output does not exist; make it first.")
+    try:
+        handle, probe = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.")
+    except OSError as error:
+        raise InputError(f"the folder {folder} cannot be written to ({os.strerror(error.errno or 0)}).") from error
+    os.close(handle)
+    os.unlink(probe)
+
+
+@contextmanager
+def replaced(path: Path, overwrite: bool = True) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its name when the block ends well and is removed when it does not.
+
+    Raises:
+        InputError: the output exists and ``overwrite`` is off, or its folder cannot be written to.
+        RunError: no space is left.
+    """
+    check_output(path, overwrite)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(f"no space is left to write {path}; free some or choose another disk.") from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

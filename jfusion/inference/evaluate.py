@@ -1,0 +1,126 @@
+"""How good a product is: against the truth where there is one, else against what the sensors gave."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax import Array
+
+from jfusion import metrics
+from jfusion.data import readers
+from jfusion.data.geometry import pair_grid
+from jfusion.data.scene import Scene
+from jfusion.errors import InputError
+from jfusion.inference.pair import Pair, as_input, make_pair
+from jfusion.operators import Observation, ObservationModel, SpatialResponse, mtf_psf
+
+BLOCK = 32
+"""Side of the blocks of UIQI, Q2n and the metrics without reference, rounded up to a multiple of the ratio."""
+
+CONVENTIONS: dict[str, tuple[str, str]] = {
+    **{
+        m.name: (m.convention, m.source)
+        for m in (*metrics.WITH_REFERENCE.values(), *metrics.WITHOUT_REFERENCE.values())
+    },
+    "residual lr": ("relative residual of the product seen by the low-resolution sensor", "|A x - y| / |y|"),
+    "residual guide": ("relative residual of the product seen by the guide's sensor", "|A x - y| / |y|"),
+}
+"""What each metric computes and where it comes from, by name."""
+
+
+def against_reference(
+    product: Array | np.ndarray,
+    reference: Array | np.ndarray,
+    ratio: int,
+    data_range: float,
+    mask: np.ndarray | None = None,
+) -> dict[str, float]:
+    """All metrics with reference of one product ``(height, width, band)``; see `jfusion.metrics.evaluate`."""
+    return metrics.evaluate(product, reference, ratio=ratio, data_range=data_range, mask=mask, block=BLOCK)
+
+
+def without_reference(
+    product: Array, observation: Observation, model: ObservationModel, mask: np.ndarray | None = None
+) -> dict[str, float]:
+    """The metrics at full resolution of one product ``(1, height, width, band)``, and its residuals.
+
+    The product and the guide are degraded by the model's spatial response or, where it is not known, by MTF-matched
+    Gaussians of gain 0.30 and 0.15; residuals are given for the sensors whose operators are known.
+    """
+    ratio, grid = model.ratio, model.grid
+    spatial = model.operators["lr"] or SpatialResponse(mtf_psf(0.30, grid), ratio, grid.phase)
+    onto_lr = SpatialResponse(mtf_psf(0.15, grid), ratio, grid.phase)
+    product_lr, guide_lr = jax.jit(lambda x, g: (spatial(x), onto_lr(g)))(product, observation["guide"])
+    block = math.ceil(BLOCK / ratio) * ratio
+    values = metrics.without_reference(
+        product[0], observation["lr"][0], observation["guide"][0], product_lr=product_lr[0], guide_lr=guide_lr[0],
+        mask=mask, block=block,
+    )  # fmt: skip
+    residuals = metrics.consistency(observation, jax.jit(lambda model, x: model(x))(model, product))
+    return values | {f"residual {key}": float(value[0]) for key, value in residuals.items()}
+
+
+def _matching(product: Scene, reference: Scene) -> tuple[Scene, Scene]:
+    geometry = pair_grid(product, reference)
+    if geometry.ratio != 1:
+        raise InputError(
+            f"{product.name} and {reference.name} must have pixels of one size, but their ratio is {geometry.ratio}; "
+            "give the reference at the product's resolution."
+        )
+    product, reference = geometry.crop(product, reference)
+    if product.bands != reference.bands:
+        raise InputError(
+            f"{product.name} has {product.bands} bands and {reference.name} {reference.bands}; give the same bands."
+        )
+    return product, reference
+
+
+def evaluate_files(
+    product: Path,
+    reference: Path | None = None,
+    lr: Path | None = None,
+    guide: Path | None = None,
+    *,
+    ratio: int | None = None,
+    data_range: float | None = None,
+    lr_sensor: str | None = None,
+    guide_sensor: str | None = None,
+) -> dict[str, tuple[float, str]]:
+    """Value and convention of every metric of a product, in physical units.
+
+    Args:
+        product: the fused image.
+        reference: the truth; without it ``lr`` and ``guide`` are needed.
+        lr, guide: the pair that was fused.
+        ratio: of the pair, needed by ERGAS where only the reference is given.
+        data_range: full scale for PSNR and SSIM; the reference's maximum by default.
+        lr_sensor, guide_sensor: see `jfusion.inference.pair.sensor_model`.
+
+    Raises:
+        InputError: files that do not fit each other.
+    """
+    image = readers.read(product)
+    pair: Pair | None = None
+    if lr is not None and guide is not None:
+        pair = make_pair(readers.read(lr), readers.read(guide), lr_sensor, guide_sensor)
+    if reference is not None:
+        image, truth = _matching(image, readers.read(reference))
+        ratio = pair.geometry.ratio if pair is not None else ratio
+        if ratio is None:
+            raise InputError("ERGAS needs the ratio of the pair; say --ratio N or give --lr and --guide.")
+        peak = float(truth.physical()[truth.valid].max()) if data_range is None else data_range
+        values = against_reference(as_input(image)[0], as_input(truth)[0], ratio, peak, image.valid & truth.valid)
+    elif pair is not None:
+        if (image.height, image.width, image.bands) != (pair.guide.height, pair.guide.width, pair.lr.bands):
+            raise InputError(
+                f"{image.name} must have {pair.lr.bands} bands on the {pair.guide.height} x {pair.guide.width} pixels "
+                f"that the pair shares, but has {image.bands} on {image.height} x {image.width}; fuse this pair."
+            )
+        valid = image.valid & pair.valid
+        values = without_reference(as_input(image), pair.observation, pair.model, None if valid.all() else valid)
+    else:
+        raise InputError("give a reference, or both images of the pair.")
+    return {name: (value, ": ".join(CONVENTIONS[name])) for name, value in values.items()}

@@ -1,0 +1,313 @@
+"""Two files in, one sharp GeoTIFF out."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from jfusion import catalogue
+from jfusion.catalogue import Fitted, System, Trained
+from jfusion.data import geotiff, readers
+from jfusion.data.geometry import PairGeometry, pair_grid
+from jfusion.data.scene import Scene
+from jfusion.errors import InputError
+from jfusion.files import check_output
+from jfusion.inference.meter import measured
+from jfusion.inference.pair import Pair, check_valid, product_outline, product_scene, sensor_model
+from jfusion.inference.run import completed, ready, run, trained
+from jfusion.inference.tiles import Span, mosaic, spans
+from jfusion.operators import ObservationModel
+from jfusion.progress import Progress, silent
+from jfusion.tasks import Task, spatiospectral_task
+from jfusion.training.loop import Network
+
+DEFAULT_SYSTEMS = {"pansharpening": "mtf_glp_hpm", "hs_pansharpening": "hysure", "hs_ms": "hysure"}
+"""The best by measurement on the embedded scenes among those that need no training, by task."""
+
+MEMORY_MIB = 1024
+"""Working memory that a window may take."""
+
+COPIES = 12
+"""Float copies of a window's bands that a system holds at once, by experience."""
+
+BLEND_MARGIN = 16
+"""Overlap, in low-resolution pixels, of windows of systems that use statistics of the window."""
+
+SAMPLE = 512
+"""Side, in high-resolution pixels, of the central part that a model is estimated or a network is trained on."""
+
+
+class Source(Protocol):
+    """An image that is read by windows: a file, or a scene in memory."""
+
+    @property
+    def outline(self) -> Scene: ...
+
+    def read(self, rows: slice, cols: slice) -> Scene: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class InMemory:
+    """A scene as a `Source`."""
+
+    outline: Scene
+
+    def read(self, rows: slice, cols: slice) -> Scene:
+        return self.outline.crop(rows, cols)
+
+
+@contextmanager
+def opened(path: Path, key: str | None = None, nodata: float | None = None) -> Iterator[Source]:
+    """A file as a `Source`: rasters window by window, arrays of other formats whole."""
+    if key is None and path.is_file() and readers.geotiff.driver_of(path):
+        with readers.geotiff.open_windowed(path, nodata) as reader:
+            yield reader
+    else:
+        yield InMemory(readers.read(path, key=key, nodata=nodata))
+
+
+@dataclasses.dataclass(frozen=True)
+class Fused:
+    """What `fuse` did.
+
+    Attributes:
+        output: the written file.
+        system: name of the system.
+        task: name of the task.
+        geometry: of the pair.
+        model: the observation model that was used.
+        seconds, peak_memory_mib: of the whole work.
+        windows: number of windows that the scene went through in.
+        clipped: samples that did not fit into the output's data type.
+        note: how the system came to be ready.
+        network: what was trained or loaded, None for other kinds.
+    """
+
+    output: Path
+    system: str
+    task: str
+    geometry: PairGeometry
+    model: ObservationModel
+    seconds: float
+    peak_memory_mib: float | None
+    windows: int
+    clipped: int
+    note: str
+    network: Network | None = None
+
+
+def choose(name: str | None, task: Task) -> System:
+    """The system called ``name``, by default the best for the task that needs no training.
+
+    Raises:
+        InputError: no such system, or it does not serve the task.
+    """
+    system = catalogue.get(name or DEFAULT_SYSTEMS[task.name])
+    if task.name not in system.tasks:
+        raise InputError(
+            f"{system.name} serves {', '.join(system.tasks)}, but the pair is {task.name}; `jfusion list` shows others."
+        )
+    return system
+
+
+def fuse(
+    lr: Path,
+    guide: Path,
+    output: Path,
+    *,
+    system: str | None = None,
+    lr_key: str | None = None,
+    guide_key: str | None = None,
+    lr_sensor: str | None = None,
+    guide_sensor: str | None = None,
+    nodata: float | None = None,
+    weights: Path | None = None,
+    budget: float | None = None,
+    seed: int = 0,
+    tile: int | None = None,
+    memory: int = MEMORY_MIB,
+    dtype: str | None = None,
+    cog: bool = True,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> Fused:
+    """Fuses two files into a GeoTIFF on the guide's grid, with the bands, numbers and data type of the first.
+
+    The scene goes through whole where it fits into ``memory``, else in overlapping windows; a model is estimated and a
+    network trained on the central part of the scene.
+
+    Args:
+        lr, guide: GeoTIFF, ENVI, MATLAB or HDF5.
+        output: GeoTIFF to write.
+        system: name in the catalogue; the best that needs no training by default.
+        lr_key, guide_key: array inside a MATLAB or HDF5 file.
+        lr_sensor, guide_sensor: names in `jfusion.sensors`, in place of the files' metadata.
+        nodata: value of invalid pixels, in place of the files' own.
+        weights: file of a trained network.
+        budget: seconds for training or fitting.
+        seed: of parameters and patches.
+        tile: side of a window in high-resolution pixels.
+        memory: working memory in MiB that decides the window where ``tile`` is not given.
+        dtype: of the output, that of ``lr`` by default.
+        cog: cloud-optimised layout.
+        overwrite: replace an existing output, which stays until the new one is complete.
+        progress: called while it trains, fits or goes through the windows.
+
+    Raises:
+        InputError: something does not fit; before any long work.
+    """
+    check_output(output, overwrite)
+    with ExitStack() as stack, measured() as meter:
+        opened_lr = stack.enter_context(opened(lr, lr_key, nodata))
+        opened_guide = stack.enter_context(opened(guide, guide_key, nodata))
+        sources = Sources(opened_lr, opened_guide, lr_sensor, guide_sensor)
+        lr_outline, guide_outline = sources.outlines
+        task = spatiospectral_task(lr_outline.bands, guide_outline.bands)
+        row = choose(system, task)
+        if weights is not None and not isinstance(row.method, Trained):
+            raise InputError(f"{row.name} is {row.family} and takes no weights; leave out --weights.")
+        layout = Layout.of(row, sources, tile, memory)
+        sources.check_sensors()
+        settings: dict[str, Any] = {"weights": weights, "seed": seed, "budget": budget, "progress": progress}
+        outline = product_outline(lr_outline, guide_outline)
+        with geotiff.open_writer(output, outline, dtype=dtype, cog=cog, overwrite=overwrite) as writer:
+            work = _whole if layout.windows == 1 else _windowed
+            done = work(row, sources, layout, writer, settings)
+    return Fused(output, row.name, task.name, sources.geometry, done.model, meter.seconds, meter.peak_memory_mib,
+                 layout.windows, writer.clipped, done.note, done.network)  # fmt: skip
+
+
+class Done(NamedTuple):
+    """How the system came to be ready."""
+
+    model: ObservationModel
+    note: str
+    network: Network | None
+
+
+def _whole(
+    system: System, sources: Sources, layout: Layout, writer: geotiff.WindowedWriter, settings: dict[str, Any]
+) -> Done:
+    pair = sources.pair(slice(0, layout.height), slice(0, layout.width))
+    check_valid(pair)
+    done = run(system, pair.observation, pair.model, **settings)
+    product = product_scene(pair, np.asarray(done.product[0]))
+    writer.write(0, 0, product.image, product.mask)
+    return Done(done.model, done.note, done.network)
+
+
+def _windowed(
+    system: System, sources: Sources, layout: Layout, writer: geotiff.WindowedWriter, settings: dict[str, Any]
+) -> Done:
+    ratio, lr = sources.geometry.ratio, sources.outlines[0]
+    sample = sources.pair(central(layout.height, ratio), central(layout.width, ratio))
+    model, note = completed(system, sample.observation, sample.model)
+    network = None
+    if isinstance(system.method, Trained):
+        network, how = trained(system, sample.observation, model, **settings)
+        note = "; ".join(filter(None, (note, how)))
+    apply, progress, finished = ready(system, network), settings["progress"], itertools.count(1)
+
+    def fuse_window(windows: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray]:
+        pair = sources.pair(*windows)
+        product = np.asarray(apply(pair.observation, model)[0])
+        progress(next(finished), layout.windows, {})
+        return product, pair.valid
+
+    for row, product, valid in mosaic(layout.rows, layout.columns, ratio, fuse_window):
+        if len(product):
+            writer.write(row, 0, lr.digital(product), valid)
+    return Done(model, note, network)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sources:
+    """The two open images, how they lie on each other and what is known of their sensors."""
+
+    lr: Source
+    guide: Source
+    lr_sensor: str | None = None
+    guide_sensor: str | None = None
+
+    @cached_property
+    def geometry(self) -> PairGeometry:
+        return pair_grid(self.lr.outline, self.guide.outline)
+
+    @cached_property
+    def outlines(self) -> tuple[Scene, Scene]:
+        """Metadata of both images, cropped to what they share."""
+        return self.geometry.crop(self.lr.outline, self.guide.outline)
+
+    @cached_property
+    def model(self) -> ObservationModel:
+        return sensor_model(*self.outlines, self.geometry, self.lr_sensor, self.guide_sensor)
+
+    def check_sensors(self) -> None:
+        """Raises InputError where a sensor is not known or does not have the bands of its image."""
+        _ = self.model
+
+    def pair(self, rows: slice, cols: slice) -> Pair:
+        """The pair in a window of low-resolution pixels, counted from the corner of what both images share."""
+
+        def shifted(part: slice, origin: slice, scale: int) -> slice:
+            return slice(origin.start + part.start * scale, origin.start + part.stop * scale)
+
+        (lr_rows, lr_cols), (guide_rows, guide_cols) = self.geometry.lr_window, self.geometry.guide_window
+        ratio = self.geometry.ratio
+        return Pair(
+            self.lr.read(shifted(rows, lr_rows, 1), shifted(cols, lr_cols, 1)),
+            self.guide.read(shifted(rows, guide_rows, ratio), shifted(cols, guide_cols, ratio)),
+            self.geometry,
+            self.model,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The windows that a scene goes through in."""
+
+    height: int
+    width: int
+    rows: list[Span]
+    columns: list[Span]
+
+    @property
+    def windows(self) -> int:
+        return len(self.rows) * len(self.columns)
+
+    @staticmethod
+    def of(system: System, sources: Sources, tile: int | None, memory: int) -> Layout:
+        """Windows of ``tile`` high-resolution pixels, or of what fits into ``memory`` MiB.
+
+        Raises:
+            InputError: the tile is too small, or the system cannot go through in windows and the scene does not fit.
+        """
+        ratio, (lr, guide) = sources.geometry.ratio, sources.outlines
+        if tile is None:
+            tile = max(int(math.sqrt(memory * 2**20 / (4 * COPIES * (lr.bands + guide.bands)))), ratio)
+        if tile < ratio:
+            raise InputError(f"a tile must be at least one low-resolution pixel ({ratio} pixels) wide, but is {tile}.")
+        margin = BLEND_MARGIN if system.local is None else math.ceil(system.local / ratio) + 1
+        rows, columns = (spans(n, tile // ratio, margin, ratio, system.local is None) for n in (lr.height, lr.width))
+        layout = Layout(lr.height, lr.width, rows, columns)
+        if layout.windows > 1 and isinstance(system.method, Fitted):
+            raise InputError(
+                f"{system.name} is fitted to each pair anew and cannot go through in windows, but the scene needs "
+                f"{layout.windows}; crop it, raise --memory or choose another system."
+            )
+        return layout
+
+
+def central(size: int, ratio: int, side: int = SAMPLE) -> slice:
+    """The central window of at most ``side`` high-resolution pixels on an axis of ``size`` low-resolution ones."""
+    length = min(size, max(side // ratio, 1))
+    start = (size - length) // 2
+    return slice(start, start + length)

@@ -1,0 +1,165 @@
+"""Two scenes become an observation and its model."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from scipy.ndimage import binary_dilation, distance_transform_edt
+
+from jfusion import sensors
+from jfusion.data.geometry import PairGeometry, pair_grid
+from jfusion.data.scene import Scene
+from jfusion.errors import InputError
+from jfusion.operators import Grid, Observation, ObservationModel, SpatialResponse, SpectralResponse, mtf_psf
+from jfusion.sensors import Sensor
+from jfusion.tasks import HYPERSPECTRAL_BANDS
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A low-resolution image and its guide, ready to be fused.
+
+    Attributes:
+        lr, guide: the scenes, cropped to what they share.
+        geometry: how their grids lie on each other.
+        model: what is known of the two sensors; None operators where nothing is.
+    """
+
+    lr: Scene
+    guide: Scene
+    geometry: PairGeometry
+    model: ObservationModel
+
+    @property
+    def observation(self) -> Observation:
+        """Both images in physical units with a batch axis of one; invalid pixels copy their nearest neighbour."""
+        return {"lr": as_input(self.lr), "guide": as_input(self.guide)}
+
+    @property
+    def valid(self) -> np.ndarray:
+        """`(height, width)` of the guide: True where neither image misses a pixel that the product leans on."""
+        return self.guide.valid & ~spread(~self.lr.valid, self.geometry.ratio)
+
+
+def spread(invalid: np.ndarray, ratio: int) -> np.ndarray:
+    """Invalid low-resolution pixels, grown by one, on the guide's grid."""
+    grown = binary_dilation(invalid, np.ones((3, 3))) if invalid.any() else invalid
+    return np.repeat(np.repeat(grown, ratio, 0), ratio, 1)
+
+
+def as_input(scene: Scene) -> Array:
+    """Physical values `(1, height, width, band)`; invalid pixels take their nearest valid neighbour's value."""
+    values = scene.physical()
+    if scene.mask is not None and not scene.mask.all():
+        rows, columns = distance_transform_edt(~scene.mask, return_distances=False, return_indices=True)
+        values = values[rows, columns]
+    return jnp.asarray(values)[None]
+
+
+def sensor_bands(scene: Scene, name: str) -> Sensor:
+    """The bands of sensor ``name`` that a scene holds, by their names or else by their number.
+
+    Raises:
+        InputError: unknown sensor, or no set of its bands has the scene's number.
+    """
+    sensor = sensors.get(name)
+    if scene.band_names is not None and set(scene.band_names) <= set(sensor.band_names):
+        return sensor.select(list(scene.band_names))
+    for part in (sensor.ms, sensor.pan, sensor):
+        if len(part.bands) == scene.bands:
+            return part
+    raise InputError(
+        f"{scene.name} has {scene.bands} bands, but {name} has {len(sensor.ms.bands)} multispectral and "
+        f"{len(sensor.pan.bands)} panchromatic ones ({', '.join(sensor.band_names)}); name another sensor or give the "
+        "bands these names."
+    )
+
+
+def _spatial(grid: Grid, sensor: Sensor | None) -> SpatialResponse | None:
+    if sensor is None:
+        return None
+    gains = sensor.mtf_gains
+    gain = float(gains[0]) if np.ptp(gains) == 0 else jnp.asarray(gains, jnp.float32)
+    return SpatialResponse(mtf_psf(gain, grid), grid.ratio, grid.phase)
+
+
+def _spectral(lr: Scene, sensor: Sensor | None) -> SpectralResponse | None:
+    if sensor is None or lr.wavelengths is None or lr.bands < HYPERSPECTRAL_BANDS:
+        return None
+    return SpectralResponse(jnp.asarray(sensor.response(lr.wavelengths, lr.fwhm)))
+
+
+def sensor_model(
+    lr: Scene, guide: Scene, geometry: PairGeometry, lr_sensor: str | None = None, guide_sensor: str | None = None
+) -> ObservationModel:
+    """What is known of the two sensors.
+
+    The PSF follows from the MTF gains of the low-resolution sensor, the SRF from the guide's response at the
+    wavelengths of a hyperspectral image. What the sensors do not tell is None and can be estimated.
+
+    Args:
+        lr, guide: the two scenes; only their metadata are used.
+        geometry: how their grids lie on each other.
+        lr_sensor, guide_sensor: names in `jfusion.sensors`, in place of those in the scenes' metadata.
+
+    Raises:
+        InputError: unknown sensor, or one that does not have the scene's bands.
+    """
+    lr_bands, guide_bands = (
+        sensor_bands(scene, name) if (name := override or scene.sensor) else None
+        for scene, override in ((lr, lr_sensor), (guide, guide_sensor))
+    )
+    grid = Grid(geometry.ratio, geometry.centre)
+    return ObservationModel({"lr": _spatial(grid, lr_bands), "guide": _spectral(lr, guide_bands)}, grid)
+
+
+def make_pair(lr: Scene, guide: Scene, lr_sensor: str | None = None, guide_sensor: str | None = None) -> Pair:
+    """Checks two scenes against each other and says what is known of their sensors; see `sensor_model`.
+
+    Raises:
+        InputError: the scenes do not fit each other (see `jfusion.data.geometry.pair_grid`), a sensor does not have
+            the scene's bands, or no pixel is valid in both.
+    """
+    geometry = pair_grid(lr, guide)
+    model = sensor_model(lr, guide, geometry, lr_sensor, guide_sensor)
+    pair = Pair(*geometry.crop(lr, guide), geometry, model)
+    check_valid(pair)
+    return pair
+
+
+def check_valid(pair: Pair) -> None:
+    """Raises InputError where no pixel is valid in both images."""
+    for scene in (pair.lr, pair.guide):
+        if not scene.valid.any():
+            raise InputError(f"{scene.name} has no valid pixel where both images overlap; choose another place.")
+    if not pair.valid.any():
+        raise InputError(f"{pair.lr.name} and {pair.guide.name} have no valid pixel in common; check their nodata.")
+
+
+def product_outline(lr: Scene, guide: Scene) -> Scene:
+    """The product's metadata: on the guide's grid, with the bands, numbers and data type of ``lr``; its image is zero.
+
+    The nodata value is that of ``lr``, or 0 where only the guide can have invalid pixels, or none.
+    """
+    masked = guide.nodata is not None or guide.mask is not None or lr.mask is not None
+    return dataclasses.replace(
+        lr,
+        image=np.broadcast_to(np.zeros((), lr.image.dtype), (guide.height, guide.width, lr.bands)),
+        mask=None,
+        nodata=0 if lr.nodata is None and masked else lr.nodata,
+        transform=guide.transform,
+        crs=guide.crs,
+    )
+
+
+def product_scene(pair: Pair, product: np.ndarray) -> Scene:
+    """The product `(height, width, band)`, in physical units, as a scene in the numbers of ``lr``."""
+    valid = pair.valid
+    return dataclasses.replace(
+        product_outline(pair.lr, pair.guide),
+        image=np.where(valid[..., None], pair.lr.digital(product), 0),
+        mask=None if valid.all() else valid,
+    )

@@ -1,0 +1,165 @@
+"""From a row of the catalogue to a product: train or fit where the system asks for it, then apply it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+from jax import Array
+
+from jfusion.catalogue import Bands, Classical, Fitted, Fusion, System, Trained
+from jfusion.data.simulate import Simulation, reduce
+from jfusion.errors import InputError, RunError
+from jfusion.inference.meter import measured
+from jfusion.operators import Observation, ObservationModel
+from jfusion.operators.estimate import estimate
+from jfusion.progress import Progress, silent
+from jfusion.training import weights as weights_file
+from jfusion.training.loop import Network, train
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What came of one system on one observation.
+
+    Attributes:
+        product: ``(batch, height, width, band)``.
+        model: the observation model that was used, with its estimated parts.
+        seconds: wall-clock, with training, fitting and compilation.
+        peak_memory_mib: resident memory above the start's, None where the system does not say.
+        parameters: of the network, None for a classical system.
+        note: how the system came to be ready.
+        network: the trained network, None for other kinds.
+    """
+
+    product: Array
+    model: ObservationModel
+    seconds: float
+    peak_memory_mib: float | None
+    parameters: int | None
+    note: str
+    network: Network | None = None
+
+
+def count_parameters(module: Any) -> int:
+    """Number of trainable parameters of a module."""
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
+
+
+def trained(
+    system: System,
+    observation: Observation,
+    model: ObservationModel,
+    *,
+    data: Simulation | None = None,
+    weights: Path | None = None,
+    progress: Progress = silent,
+    **settings: Any,
+) -> tuple[Network, str]:
+    """The network of a system, read from ``weights``, or trained on ``data``, or on the pair itself one ratio lower.
+
+    Returns:
+        The network and a sentence that says where its parameters come from.
+
+    Raises:
+        InputError: the weights belong to another system.
+    """
+    if weights is not None:
+        network = weights_file.load(weights)
+        if network.system.name != system.name:
+            raise InputError(
+                f"{weights} holds weights of {network.system.name}, not of {system.name}; "
+                f"say --system {network.system.name}."
+            )
+        return network, f"weights of {weights.name}"
+    where = "on another region" if data is not None else "on the pair itself by Wald's protocol"
+    result = train(system, reduce(observation, model) if data is None else data, progress=progress, **settings)
+    return result.network, f"trained {where}: {result.steps} steps in {result.seconds:.0f} s"
+
+
+def completed(system: System, observation: Observation, model: ObservationModel) -> tuple[ObservationModel, str]:
+    """The model with its unknown operators estimated where the system needs them, and a note that says so."""
+    if not system.needs_model or model.known:
+        return model, ""
+    found = estimate(observation, model.grid, model=model)
+    return found.model, "observation model estimated from the pair"
+
+
+def run(
+    system: System,
+    observation: Observation,
+    model: ObservationModel,
+    *,
+    data: Simulation | None = None,
+    weights: Path | None = None,
+    seed: int = 0,
+    effort: float = 1.0,
+    budget: float | None = None,
+    progress: Progress = silent,
+    **settings: Any,
+) -> Run:
+    """Makes a system ready and applies it.
+
+    Args:
+        system: a row of the catalogue.
+        observation: what the sensors gave.
+        model: what is known of them.
+        data: pairs with truth to train on; the pair itself, one ratio lower, by default.
+        weights: file of a trained network, in place of training.
+        seed: of parameters, patches and noise.
+        effort: scales the numbers of steps of a fit.
+        budget: seconds for training or fitting.
+        progress: called while it trains or fits.
+        settings: further arguments of `jfusion.training.loop.train`.
+
+    Raises:
+        InputError: the pair or the weights do not fit the system.
+        RunError: training diverged or the product is not finite.
+    """
+    with measured() as meter:
+        model, note = completed(system, observation, model)
+        parameters, network = None, None
+        match system.method:
+            case Classical():
+                product = ready(system)(observation, model)
+            case Trained():
+                network, how = trained(
+                    system, observation, model, data=data, weights=weights, progress=progress, seed=seed,
+                    budget=budget, **settings,
+                )  # fmt: skip
+                note = "; ".join(filter(None, (note, how)))
+                product, parameters = ready(system, network)(observation, model), count_parameters(network.module)
+            case Fitted() as fitted:
+                fit = fitted.fit(
+                    observation, model, key=jax.random.key(seed), effort=effort, budget=budget, progress=progress
+                )
+                product, model = fit.product, fit.model
+                generator = nnx.eval_shape(lambda: fitted.generator(Bands.of(observation, model), rngs=nnx.Rngs(0)))
+                parameters = count_parameters(generator)
+        product.block_until_ready()
+    if not bool(jax.numpy.isfinite(product).all()):
+        raise RunError(f"{system.name} made pixels that are not finite; check the pair for constant or empty bands.")
+    return Run(product, model, meter.seconds, meter.peak_memory_mib, parameters, note, network)
+
+
+def ready(system: System, network: Network | None = None) -> Fusion:
+    """A compiled function ``product = system(observation, model)`` for many calls of one shape.
+
+    Raises:
+        InputError: the system is fitted to each pair anew and so is never ready beforehand.
+    """
+    if isinstance(system.method, Classical):
+        return jax.jit(system.method.function)
+    if network is None:
+        raise InputError(f"{system.name} is fitted to each pair anew; it cannot be made ready beforehand.")
+    graph, state = nnx.split(network.module)
+    built = network
+
+    @jax.jit
+    def compiled(state: Any, observation: Observation, model: ObservationModel) -> Array:
+        return dataclasses.replace(built, module=nnx.merge(graph, state))(observation, model)
+
+    return lambda observation, model: compiled(state, observation, model)

@@ -1,0 +1,365 @@
+"""The one convolution of the project: 1-D, 2-D and 3-D, strided, dilated, grouped and transposed.
+
+Arrays are channel-last, `(..., *space, channel)`, kernels `(*window, in, out)`. A convolution is, as in every deep
+learning library, a correlation: `y[q] = sum_j x[stride q + dilation j - padding] w[j]`.
+
+On TPU and GPU it is plain `lax`. On CPU, XLA has a fast convolution for exactly one layout (channel-last, kernel
+`(*window, in, out)`) and finds it for the usual derivatives only outside `scan`, loops and conditionals; inside, they
+are 10 to 30 times slower. `_canonical` therefore states its own derivatives as convolutions of that layout. Grouped
+convolutions have no fast form at all and become shifted products or one convolution a group; windows that tile the
+image are matrix products. All of these are equal to `lax` but for rounding.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from itertools import product
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jax.custom_batching import sequential_vmap
+from jax.nn.initializers import Initializer, zeros
+from jax.typing import DTypeLike
+
+from jfusion.errors import InputError
+from jfusion.layers.init import torch_kernel
+
+Pairs = tuple[tuple[int, int], ...]
+Padding = Literal["same", "valid", "reflect", "edge", "circular"] | int | Sequence[tuple[int, int]]
+
+_BORDER = {"reflect": "reflect", "edge": "edge", "circular": "wrap"}
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Functions
+
+
+def conv(
+    x: jax.Array, w: jax.Array, *, strides: int = 1, padding: Padding = "same", dilation: int = 1, groups: int = 1
+) -> jax.Array:
+    """Convolves the last axes of `x`, in its dtype.
+
+    Args:
+        x: `(..., *space, in)`, floating point.
+        w: `(*window, in // groups, out)`; the rank of the window is the rank of the convolution.
+        padding: `"valid"`: none. `"same"`: zeros so that the output has `ceil(size / strides)` samples, the odd one at
+            the end (TensorFlow). `"reflect"`, `"edge"`, `"circular"`: as many samples as `"same"`, of that kind. `p`:
+            p zeros on every side (PyTorch). `((top, bottom), (left, right))`: zeros on each side.
+        groups: the number of groups; `groups == in` is a depthwise convolution.
+
+    Returns:
+        `(..., *size, out)` with `size = (space + padding - dilation (window - 1) - 1) // strides + 1`.
+
+    Raises:
+        InputError: shapes, dtype or padding do not fit.
+    """
+    rank = _check(x, w, groups)
+    window = tuple(dilation * (k - 1) + 1 for k in w.shape[:rank])
+    x, lead = x.reshape(-1, *x.shape[-rank - 1 :]), x.shape[: -rank - 1]
+    x, pads = _pad(x, window, strides, padding)
+    sizes = [n + lo + hi - k + 1 for n, (lo, hi), k in zip(x.shape[1:], pads, window, strict=False)]
+    if min(sizes) < 1:
+        raise InputError(
+            f"the window {window} (dilation included) is larger than the padded image: space {x.shape[1:-1]}, "
+            f"padding {pads}; pad more or give a larger image"
+        )
+    y = _conv(x, w.astype(x.dtype), pads, strides, dilation, groups)
+    return y.reshape(*lead, *y.shape[1:])
+
+
+def conv_transpose(
+    x: jax.Array,
+    w: jax.Array,
+    *,
+    strides: int = 2,
+    padding: Literal["same", "valid"] | int | Sequence[tuple[int, int]] = "same",
+) -> jax.Array:
+    """The adjoint of a strided `conv`: every sample of `x` lays down a copy of the kernel, `strides` apart.
+
+    Sample i of `x` meets the kernel's first tap at index `strides i - padding` of the output, as in PyTorch and
+    TensorFlow (whose kernels are `(in, out, *window)` and `(*window, out, in)`; none is flipped).
+
+    Args:
+        x: `(..., *space, in)`, floating point.
+        w: `(*window, in, out)`.
+        padding: what is cut off the full result, `(space - 1) strides + window` samples long. `"valid"`: nothing.
+            `"same"`: as much as leaves `space * strides` samples (TensorFlow). `p`: p on every side. Pairs: on each
+            side; PyTorch's `padding=p, output_padding=o` is `((p, p - o), (p, p - o))`.
+
+    Returns:
+        `(..., *size, out)` with `size = (space - 1) strides + window - cut`.
+
+    Raises:
+        InputError: shapes, dtype or padding do not fit.
+    """
+    rank = _check(x, w, 1)
+    window = w.shape[:rank]
+    if padding == "same":
+        cut = tuple((lo := max(k - strides, 0) // 2, k - strides - lo) for k in window)
+    else:
+        cut = _explicit(padding, rank)
+    sizes = [(n - 1) * strides + k - lo - hi for n, k, (lo, hi) in zip(x.shape[-rank - 1 :], window, cut, strict=False)]
+    if min(sizes) < 1:
+        raise InputError(f"the cut {cut} leaves nothing of an output for space {x.shape[-rank - 1 : -1]}; cut less")
+    x, lead = x.reshape(-1, *x.shape[-rank - 1 :]), x.shape[: -rank - 1]
+    y = _conv_transpose(x, w.astype(x.dtype), cut, strides)
+    return y.reshape(*lead, *y.shape[1:])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Layers
+
+
+class Conv(nnx.Module):
+    """`conv` with a learned kernel and bias; see there for the geometry.
+
+    Args:
+        kernel_size: an int is a square 2-D window; a tuple of 1, 2 or 3 sets the rank.
+        dtype: the dtype of computation and output; None keeps the input's. Parameters are float32.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: int | Sequence[int],
+        *,
+        strides: int = 1,
+        padding: Padding = "same",
+        dilation: int = 1,
+        groups: int = 1,
+        use_bias: bool = True,
+        kernel_init: Initializer = torch_kernel,
+        bias_init: Initializer = zeros,
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        if in_features % groups or out_features % groups:
+            raise InputError(
+                f"groups must divide the channels: {in_features} in and {out_features} out came with groups={groups}"
+            )
+        shape = (*_window(kernel_size), in_features // groups, out_features)
+        self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
+        self.bias = nnx.Param(bias_init(rngs.params(), (out_features,), jnp.float32)) if use_bias else None
+        self.strides, self.padding, self.dilation, self.groups, self.dtype = strides, padding, dilation, groups, dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`(..., *space, in_features)` to `(..., *size, out_features)`."""
+        x = x if self.dtype is None else x.astype(self.dtype)
+        y = conv(
+            x,
+            self.kernel[...],
+            strides=self.strides,
+            padding=self.padding,
+            dilation=self.dilation,
+            groups=self.groups,
+        )
+        return y if self.bias is None else y + self.bias[...].astype(y.dtype)
+
+
+class ConvTranspose(nnx.Module):
+    """`conv_transpose` with a learned kernel and bias; see there for the geometry and `Conv` for the arguments."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: int | Sequence[int],
+        *,
+        strides: int = 2,
+        padding: Literal["same", "valid"] | int | Sequence[tuple[int, int]] = "same",
+        use_bias: bool = True,
+        kernel_init: Initializer = torch_kernel,
+        bias_init: Initializer = zeros,
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        shape = (*_window(kernel_size), in_features, out_features)
+        self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
+        self.bias = nnx.Param(bias_init(rngs.params(), (out_features,), jnp.float32)) if use_bias else None
+        self.strides, self.padding, self.dtype = strides, padding, dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`(..., *space, in_features)` to `(..., *size, out_features)`."""
+        x = x if self.dtype is None else x.astype(self.dtype)
+        y = conv_transpose(x, self.kernel[...], strides=self.strides, padding=self.padding)
+        return y if self.bias is None else y + self.bias[...].astype(y.dtype)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Geometry
+
+
+def _window(kernel_size: int | Sequence[int]) -> tuple[int, ...]:
+    return (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
+
+
+def _halves(total: int) -> tuple[int, int]:
+    return total // 2, total - total // 2
+
+
+def _explicit(padding: object, rank: int) -> Pairs:
+    if padding == "valid":
+        return ((0, 0),) * rank
+    if isinstance(padding, int):
+        return ((padding, padding),) * rank
+    if isinstance(padding, Sequence) and len(padding) == rank and all(len(pair) == 2 for pair in padding):
+        return tuple((int(lo), int(hi)) for lo, hi in padding)
+    raise InputError(f"padding must be a name, an int or {rank} pairs (before, after), one an axis; {padding!r} came")
+
+
+def _pad(x: jax.Array, window: Sequence[int], strides: int, padding: Padding) -> tuple[jax.Array, Pairs]:
+    """Lays down borders that are not zeros; returns the image and the zeros that the convolution still has to add."""
+    if padding != "same" and padding not in _BORDER:
+        return x, _explicit(padding, len(window))
+    missing = (max((-(-n // strides) - 1) * strides + k - n, 0) for n, k in zip(x.shape[1:], window, strict=False))
+    pads = tuple(_halves(total) for total in missing)
+    if padding == "same":
+        return x, pads
+    return jnp.pad(x, ((0, 0), *pads, (0, 0)), _BORDER[padding]), ((0, 0),) * len(window)
+
+
+def _check(x: jax.Array, w: jax.Array, groups: int) -> int:
+    """The rank of the convolution, after all that can be wrong with its operands."""
+    rank = w.ndim - 2
+    if rank not in (1, 2, 3):
+        raise InputError(f"a kernel must be (*window, in, out) with 1 to 3 window axes; shape {w.shape} came")
+    if x.ndim < rank + 1:
+        raise InputError(
+            f"a {rank}-D convolution needs (..., *space, channel) with {rank} axes of space; {x.shape} came"
+        )
+    if x.shape[-1] != w.shape[-2] * groups or w.shape[-1] % groups:
+        raise InputError(
+            f"the kernel {w.shape} with groups={groups} reads {w.shape[-2] * groups} channels and the image has "
+            f"{x.shape[-1]}; kernels are (*window, in // groups, out) and images channel-last"
+        )
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise InputError(f"a convolution needs floating-point numbers; {x.dtype} came: scale the image first")
+    return rank
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Computation: x is (batch, *space, in), pads are zeros
+
+
+def _on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
+
+
+def _conv(x: jax.Array, w: jax.Array, pads: Pairs, strides: int, dilation: int, groups: int) -> jax.Array:
+    if not _on_cpu():
+        return _lax(x, w, pads, strides, dilation, 1, groups)
+    if groups == x.shape[-1] > 1:
+        return _depthwise(x, w, pads, strides, dilation)
+    if groups > 1:
+        parts = zip(jnp.split(x, groups, -1), jnp.split(w, groups, -1), strict=True)
+        return jnp.concatenate([_conv(*part, pads, strides, dilation, 1) for part in parts], -1)
+    if dilation == 1 and set(w.shape[:-2]) == {strides}:
+        return _blocks(x, w, pads)
+    return _canonical(x, w, pads, strides, dilation, 1)
+
+
+def _conv_transpose(x: jax.Array, w: jax.Array, cut: Pairs, strides: int) -> jax.Array:
+    if _on_cpu() and set(w.shape[:-2]) == {strides}:
+        return _blocks_transpose(x, w, cut)
+    pads = tuple((k - 1 - lo, k - 1 - hi) for k, (lo, hi) in zip(w.shape, cut, strict=False))
+    flipped = jnp.flip(w, tuple(range(len(cut))))
+    return (_canonical if _on_cpu() else _lax)(x, flipped, pads, 1, 1, strides)
+
+
+def _blocks(x: jax.Array, w: jax.Array, pads: Pairs) -> jax.Array:
+    """Windows that tile the image (a 1x1 convolution, a 2x2 one of stride 2), as one matrix product."""
+    rank, step = len(pads), w.shape[0]
+    size = [(n + lo + hi) // step for n, (lo, hi) in zip(x.shape[1:], pads, strict=False)]
+    x = _zeros(x, tuple((lo, m * step - n - lo) for n, m, (lo, _) in zip(x.shape[1:], size, pads, strict=False)))
+    x = x.reshape(-1, *(n for m in size for n in (m, step)), x.shape[-1])
+    x = x.transpose(0, *range(1, 2 * rank, 2), *range(2, 2 * rank + 1, 2), 2 * rank + 1)
+    return (x.reshape(-1, math.prod(w.shape[:-1])) @ w.reshape(-1, w.shape[-1])).reshape(-1, *size, w.shape[-1])
+
+
+def _blocks_transpose(x: jax.Array, w: jax.Array, cut: Pairs) -> jax.Array:
+    """Kernels laid side by side (a 2x2 transposed convolution of stride 2), as one matrix product."""
+    rank, step, size = len(cut), w.shape[0], x.shape[1:-1]
+    y = x.reshape(-1, x.shape[-1]) @ jnp.moveaxis(w, -2, 0).reshape(w.shape[-2], -1)
+    y = y.reshape(-1, *size, *w.shape[:-2], w.shape[-1])
+    y = y.transpose(0, *(a for i in range(1, rank + 1) for a in (i, rank + i)), 2 * rank + 1)
+    y = y.reshape(-1, *(n * step for n in size), w.shape[-1])
+    return _zeros(y, tuple((-lo, -hi) for lo, hi in cut))
+
+
+def _depthwise(x: jax.Array, w: jax.Array, pads: Pairs, strides: int, dilation: int) -> jax.Array:
+    """Each channel with its own kernels, as a sum of shifted products; for small windows (use an FFT for others)."""
+    x = jnp.repeat(_zeros(x, pads), w.shape[-1] // x.shape[-1], -1)
+    window = w.shape[:-2]
+    reach = [n - dilation * (k - 1) for n, k in zip(x.shape[1:], window, strict=False)]
+    taps = []
+    for tap in product(*map(range, window)):
+        shift = (slice(dilation * j, dilation * j + n, strides) for j, n in zip(tap, reach, strict=True))
+        taps.append(x[(slice(None), *shift)] * w[tap][0])
+    return sum(taps[1:], taps[0])
+
+
+def _zeros(x: jax.Array, pads: Pairs) -> jax.Array:
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in pads), (0, 0, 0)])
+
+
+def _lax(
+    x: jax.Array, w: jax.Array, pads: Pairs, strides: int, dilation: int, spread: int, groups: int = 1
+) -> jax.Array:
+    """`spread` puts `spread - 1` zeros between the samples of `x`."""
+    rank = len(pads)
+    space = "DHW"[-rank:]
+    return lax.conv_general_dilated(
+        x,
+        w,
+        (strides,) * rank,
+        pads,
+        (spread,) * rank,
+        (dilation,) * rank,
+        (f"N{space}C", f"{space}IO", f"N{space}C"),
+        groups,
+    )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
+def _canonical(x: jax.Array, w: jax.Array, pads: Pairs, strides: int, dilation: int, spread: int) -> jax.Array:
+    """A convolution whose derivatives, of every order, are convolutions of the one fast layout.
+
+    Let x' be `x` spread out and y[q] = sum_j x'[strides q + dilation j - lo] w[j]. The derivative in x is a convolution
+    of the same kind with strides and spread exchanged, the one in w with strides and dilation exchanged. Under `vmap`
+    it runs once for each image and kernel, since the grouped convolution that `lax` would make of them is slower.
+    """
+    return sequential_vmap(partial(_lax, pads=pads, strides=strides, dilation=dilation, spread=spread))(x, w)
+
+
+def _forward(
+    x: jax.Array, w: jax.Array, pads: Pairs, strides: int, dilation: int, spread: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _canonical(x, w, pads, strides, dilation, spread), (x, w)
+
+
+def _backward(
+    pads: Pairs, strides: int, dilation: int, spread: int, saved: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, w = saved
+    axes = tuple(range(len(pads)))
+    last = [
+        [step * (n - 1) for n in shape]
+        for step, shape in ((spread, x.shape[1:-1]), (dilation, w.shape[:-2]), (strides, g.shape[1:-1]))
+    ]
+    x_pads = tuple((lo, k + y - n - lo) for n, k, y, (lo, _) in zip(*last, pads, strict=True))
+    g_pads = tuple((k - lo, n + lo - y) for n, k, y, (lo, _) in zip(*last, pads, strict=True))
+    dx = _canonical(g, jnp.flip(jnp.swapaxes(w, -1, -2), axes), g_pads, spread, dilation, strides)
+    # dw correlates x with g, channel by channel: one becomes the image, its channels for batch, the other the kernel.
+    # The larger must be the image: XLA exchanges the two otherwise, and what comes out is no longer the fast layout.
+    if x.size >= g.size:
+        dw = _canonical(jnp.swapaxes(x, 0, -1), jnp.moveaxis(g, 0, -2), x_pads, dilation, strides, spread)
+        return dx, jnp.moveaxis(dw, 0, -2)
+    dw = _canonical(jnp.swapaxes(g, 0, -1), jnp.moveaxis(x, 0, -2), g_pads, dilation, spread, strides)
+    return dx, jnp.flip(jnp.moveaxis(dw, 0, -1), axes)
+
+
+_canonical.defvjp(_forward, _backward)

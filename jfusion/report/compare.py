@@ -1,0 +1,156 @@
+"""Several systems on one pair: products, results and one section of the report."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jfusion import catalogue
+from jfusion.data import geotiff
+from jfusion.data.scene import Scene
+from jfusion.data.simulate import Simulation
+from jfusion.inference.evaluate import against_reference, without_reference
+from jfusion.inference.run import Run, run
+from jfusion.operators import Blur, Observation, ObservationModel, SpatialResponse, SpectralResponse
+from jfusion.progress import bar
+from jfusion.report.content import StageView
+from jfusion.report.results import Row, display
+from jfusion.tasks import spatiospectral_task
+from jfusion.training.loop import Network
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One system on one pair.
+
+    Attributes:
+        row: for the table.
+        product: ``(height, width, band)``.
+        run: how it came to be.
+    """
+
+    row: Row
+    product: np.ndarray
+    run: Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Contest:
+    """A pair that systems are compared on.
+
+    Attributes:
+        scene: name for tables and folders.
+        observation, model: what the sensors gave and what is known of them; one image, not a batch.
+        outline: metadata of the product; its image is not looked at.
+        protocol: how the pair was made and judged, JSON values.
+        reference: the truth ``(height, width, band)``, None where there is none.
+        data: pairs with truth to train on, None to train on the pair itself one ratio lower.
+        data_range: full scale for PSNR and SSIM.
+        mask: pixels that count, None for all.
+    """
+
+    scene: str
+    observation: Observation
+    model: ObservationModel
+    outline: Scene
+    protocol: dict[str, Any]
+    reference: np.ndarray | None = None
+    data: Simulation | None = None
+    data_range: float = 1.0
+    mask: np.ndarray | None = None
+
+    def try_system(self, name: str, folder: Path, *, quiet: bool = False, **settings: Any) -> Trial:
+        """Runs one system, judges its product and writes it as ``folder/scene/name.tif``.
+
+        Args:
+            name: in the catalogue.
+            folder: where ``results.json`` lies.
+            quiet: no progress.
+            settings: for `jfusion.inference.run.run`.
+        """
+        system = catalogue.get(name)
+        with bar(f"{self.scene}: {name}", quiet) as progress:
+            done = run(system, self.observation, self.model, data=self.data, progress=progress, **settings)
+        product = np.asarray(done.product[0])
+        if self.reference is None:
+            values = without_reference(done.product, self.observation, done.model, self.mask)
+        else:
+            values = against_reference(product, self.reference, self.model.ratio, self.data_range, self.mask)
+        path = self.write(product, folder, name)
+        row = Row(
+            scene=self.scene,
+            task=spatiospectral_task(self.observation["lr"].shape[-1], self.observation["guide"].shape[-1]).name,
+            system=name,
+            family=system.family,
+            protocol=self.protocol,
+            metrics=values,
+            parameters=done.parameters,
+            seconds=done.seconds,
+            peak_memory_mib=done.peak_memory_mib,
+            product=path,
+            reference=None if self.reference is None else self.write(self.reference, folder, "reference"),
+            note=done.note,
+        )
+        if not quiet:
+            leading = next(iter(values))
+            print(
+                f"{self.scene}: {name:<14} {leading} {display(leading).text(values[leading])}  {done.seconds:.1f} s",
+                file=sys.stderr,
+            )
+        return Trial(row, product, done)
+
+    def write(self, image: np.ndarray, folder: Path, name: str) -> str:
+        """Writes an image of the scene and returns its path relative to ``folder``; a reference is written once."""
+        path = folder / self.scene / f"{name}.tif"
+        if name != "reference" or not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scene = dataclasses.replace(self.outline, image=np.asarray(image, np.float32), mask=self.mask)
+            geotiff.write(path, scene, dtype=np.float32, overwrite=True)
+        return path.relative_to(folder).as_posix()
+
+
+def stage_views(network: Network, observation: Observation, model: ObservationModel) -> list[StageView]:
+    """What an unrolled network estimated after each of its stages."""
+    result = jax.jit(lambda observation, model: network(observation, model, stages=True))(observation, model)
+    return [
+        StageView(
+            f"stage {k + 1}",
+            np.asarray(estimate[0]) * network.scale,
+            {key: float(r[k][0]) for key, r in result.residuals.items()},
+        )
+        for k, estimate in enumerate(result.estimates)
+    ]
+
+
+def psf_picture(model: ObservationModel, side: int) -> np.ndarray | None:
+    """The spatial response of the first band as a ``side`` x ``side`` image about its origin, None if unknown."""
+    spatial = model.operators["lr"]
+    if not isinstance(spatial, SpatialResponse):
+        return None
+    point = np.zeros((1, 2 * side + 1, 2 * side + 1, 1), np.float32)
+    point[0, side, side] = 1
+    psf = spatial.psf
+    if isinstance(psf, tuple):
+        psf = (psf[0].reshape(psf[0].shape[0], -1)[:, 0], psf[1].reshape(psf[1].shape[0], -1)[:, 0])
+    elif psf.ndim == 3:
+        psf = psf[..., 0]
+    image = np.asarray(Blur(psf, "circular")(jax.numpy.asarray(point)))[0, ..., 0]
+    half = side // 2
+    return image[side - half : side + half + 1, side - half : side + half + 1]
+
+
+def srf_matrix(model: ObservationModel) -> np.ndarray | None:
+    """The spectral response ``(guide band, band)``, None if unknown."""
+    spectral = model.operators["guide"]
+    return np.asarray(spectral.srf) if isinstance(spectral, SpectralResponse) else None
+
+
+def rows_of(trials: Mapping[str, Trial]) -> Sequence[Row]:
+    """The table's rows."""
+    return [trial.row for trial in trials.values()]

@@ -1,0 +1,135 @@
+"""The fusion problem in closed form: least squares in both observations, with a prior mean.
+
+Wei, Dobigeon, Tourneret, "Fast fusion of multi-band images based on solving a Sylvester equation", TIP 24(11), 2015,
+and its robust form R-FUSE, SPL 23(11), 2016. The equation is solved here by two applications of the matrix inversion
+lemma, in the spectral and in the spatial domain, which needs no division by a small ``mu`` and Fourier transforms of
+the low-resolution size only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jfusion.errors import InputError
+from jfusion.operators import BlockAverage, LinearOperator, Observation, ObservationModel, SpatialResponse
+from jfusion.operators.linear import check_image
+from jfusion.operators.spectral import SpectralResponse
+
+
+def _circular(operator: LinearOperator) -> LinearOperator:
+    if isinstance(operator, BlockAverage):
+        return operator
+    if not isinstance(operator, SpatialResponse) or operator.boundary == "valid":
+        raise InputError(
+            "the closed form needs an `lr` that is a blur and decimation of the scene (SpatialResponse with boundary "
+            f"circular or reflect, or BlockAverage), but it is {operator}; use conjugate_gradient instead."
+        )
+    profiles = operator.psf if isinstance(operator.psf, tuple) else (operator.psf,)
+    if any(p.ndim > (1 if len(profiles) == 2 else 2) for p in profiles):
+        raise InputError(
+            "the closed form needs one PSF for all bands, but the PSF has a band axis, with shapes "
+            f"{[p.shape for p in profiles]}; take its mean over the bands or use conjugate_gradient."
+        )
+    return dataclasses.replace(operator, boundary="circular")
+
+
+def _spectrum(operator: LinearOperator, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+    """Eigenvalues of ``H H'``, a circular convolution of the low-resolution grid: ``(h, w // 2 + 1, 1)``."""
+    impulse = jnp.zeros((*shape, 1), dtype).at[0, 0, 0].set(1)
+    return jnp.maximum(jnp.fft.rfft2(operator(operator.T(impulse)), axes=(0, 1)).real, 0)
+
+
+def _product(x: Array, matrix: Array) -> Array:
+    return jnp.matmul(x, matrix, precision="highest")
+
+
+def _solve_shifted(matrix: Array, shift: Array | float, rhs: Array) -> Array:
+    """``(matrix + shift I)^-1 rhs`` along the last axis for a symmetric matrix and a shift ``(..., 1)``.
+
+    The derivative does not pass through the eigenvectors, so equal eigenvalues do it no harm.
+    """
+
+    def solve(_: object, b: Array) -> Array:
+        values, vectors = jnp.linalg.eigh(matrix)
+        return _product(_product(b, vectors) / (values + shift), vectors.T)
+
+    return jax.lax.custom_linear_solve(lambda z: _product(z, matrix) + shift * z, rhs, solve, symmetric=True)
+
+
+def fuse_closed_form(
+    observation: Observation,
+    model: ObservationModel,
+    prior: Array,
+    mu: Array | float,
+    *,
+    basis: Array | None = None,
+    weights: tuple[Array | float, Array | float] = (1.0, 1.0),
+) -> Array:
+    """The minimiser over X of ``a |lr - H X|^2 + b |guide - R X|^2 + mu |X - prior|^2``.
+
+    ``H`` is taken with a circular boundary: with another boundary the result is exact inside, and within one PSF of
+    the border it solves the circular problem for the correction to ``prior``, whose misfit is measured with the
+    model's own ``H``. Differentiable in everything, ``mu`` and the operators' arrays included.
+
+    Args:
+        observation: ``lr`` (..., h, w, L) and ``guide`` (..., H, W, l); without ``guide`` its term is left out.
+        model: ``lr`` is a `SpatialResponse` with one PSF for all bands, or a `BlockAverage`; ``guide`` is a
+            `SpectralResponse`.
+        prior: the prior mean of X, ``(..., H, W, L)``; with ``basis``, of the coefficients, ``(..., H, W, r)``.
+        mu: weight of the prior, positive, a scalar.
+        basis: ``(L, r)`` of full column rank; X is then ``basis @ U``, and U is returned.
+        weights: a, a scalar, and b, a scalar or one per guide band ``(l,)``; one over the noise variances makes this
+            the Gaussian posterior mean.
+
+    Returns:
+        X ``(..., H, W, L)``, or the coefficients U ``(..., H, W, r)`` of X.
+
+    Raises:
+        InputError: an operator that the closed form does not cover, or shapes that do not fit.
+    """
+    lr = observation["lr"]
+    check_image(lr, "lr")
+    own = model["lr"]
+    response = _circular(own)
+    bands = lr.shape[-1] if basis is None else basis.shape[-1]
+    expected = (*response.input_shape(lr.shape)[:-1], bands)
+    if prior.shape[-3:] != expected[-3:]:
+        raise InputError(
+            f"the prior must have {expected[-3:]} (height, width, band), but has {prior.shape[-3:]}; "
+            "interpolate lr with upsample, and project it on the basis where there is one."
+        )
+    a, b = weights
+    mu = mu / a
+    if basis is not None:
+        basis, mixing = jnp.linalg.qr(basis)
+        lr, prior = _product(lr, basis), _product(prior, mixing.T)
+
+    spectrum = _spectrum(response, lr.shape[-3:-1], lr.dtype) + mu
+    misfit = lr - own(prior)
+    if "guide" in observation:
+        guide = observation["guide"]
+        spectral = model["guide"]
+        if not isinstance(spectral, SpectralResponse):
+            raise InputError(f"the closed form needs a SpectralResponse for `guide`, but it is {spectral}.")
+        scale = jnp.sqrt(jnp.broadcast_to(jnp.asarray(b / a, lr.dtype), guide.shape[-1:]))
+        srf = spectral.srf.astype(lr.dtype) * scale[:, None]
+        srf = srf if basis is None else _product(srf, basis)
+        gram = _product(srf, srf.T)
+        detail = _solve_shifted(gram, mu, guide * scale - _product(prior, srf.T))
+        misfit = misfit - _product(response(detail), srf)
+
+    frequencies = jnp.fft.rfft2(misfit, axes=(-3, -2))
+    if "guide" in observation:
+        mixed = _product(frequencies, srf.T)
+        frequencies = frequencies - _product(_solve_shifted(gram, spectrum, mixed), srf)
+    correction = response.T(jnp.fft.irfft2(frequencies / spectrum, s=misfit.shape[-3:-1], axes=(-3, -2)))
+    if "guide" in observation:
+        correction = correction + _product(detail, srf)
+    scene = prior + correction
+    if basis is None:
+        return scene
+    return _product(scene, jax.scipy.linalg.solve_triangular(mixing, jnp.eye(bands, dtype=scene.dtype)).T)

@@ -1,0 +1,70 @@
+"""Trained weights as safetensors files: arrays and a description, nothing that runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from jfusion import catalogue
+from jfusion.catalogue import Bands
+from jfusion.errors import InputError
+from jfusion.files import replaced
+from jfusion.training.loop import Network, build
+
+
+def _flat(module: nnx.Module) -> dict[str, Any]:
+    return {"/".join(map(str, path)): value for path, value in nnx.to_flat_state(nnx.state(module))}
+
+
+def save(path: str | os.PathLike[str], network: Network) -> None:
+    """Writes a trained network; the file appears whole or not at all."""
+    from safetensors.numpy import save as serialise
+
+    description = {
+        "system": network.system.name,
+        "bands": dataclasses.asdict(network.bands),
+        "sizes": network.sizes,
+        "scale": network.scale,
+    }
+    arrays = {name: np.ascontiguousarray(variable[...]) for name, variable in _flat(network.module).items()}
+    with replaced(Path(path)) as temporary:
+        temporary.write_bytes(serialise(arrays, {"jfusion": json.dumps(description)}))
+
+
+def load(path: str | os.PathLike[str]) -> Network:
+    """Reads a trained network.
+
+    Raises:
+        InputError: no such file, not a weights file of jfusion, or arrays that do not fit the network.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            description = json.loads((file.metadata() or {})["jfusion"])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        system, bands = catalogue.get(description["system"]), Bands(**description["bands"])
+        sizes, scale = description["sizes"], float(description["scale"])
+    except FileNotFoundError:
+        raise InputError(f"there is no weights file {path}; check the path.") from None
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is not a weights file of jfusion (safetensors written by training).") from error
+    module = build(system, bands, sizes=sizes)
+    variables = _flat(module)
+    if wrong := [
+        n
+        for n in variables.keys() | arrays.keys()
+        if n not in variables or n not in arrays or variables[n].shape != arrays[n].shape
+    ]:
+        raise InputError(f"{path} does not fit {system.name}: {len(wrong)} arrays differ, such as {sorted(wrong)[0]}.")
+    for name, variable in variables.items():
+        variable[...] = arrays[name]
+    return Network(system, bands, sizes, module, scale)

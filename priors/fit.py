@@ -1,0 +1,411 @@
+"""The fitter: an untrained module is fitted to one pair, without truth.
+
+A fit is a list of stages, each with its loss, its trainable parts and its schedule. The steps run in compiled loops;
+between two loops the host reports progress, saves, keeps to the budget and decides whether to stop.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax import Array, lax
+
+from jfusion.catalogue import Fit, Fitter
+from jfusion.errors import InputError, RunError
+from jfusion.operators import Observation, ObservationModel
+from jfusion.operators.linear import pytree
+from jfusion.progress import Progress, silent
+from priors.pair import Pair
+from priors.rollback import Record, Rollback
+
+Tree = Any
+
+Loss = Callable[[Any, Pair, Array], tuple[Array, Tree]]
+"""``loss(module, pair, key)``: a scalar, and the output that the fit is for (any pytree of arrays)."""
+
+REPORT_SECONDS = 0.5
+"""Aim for the time between two reports."""
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Learning rate ``rate`` until the share ``hold`` of the stage's steps is done, then linearly down to zero."""
+
+    rate: float
+    hold: float = 1.0
+
+    def __call__(self, done: Array) -> Array:
+        """The learning rate after the share ``done`` of the steps."""
+        return self.rate * jnp.minimum(1, (1 - done) / max(1 - self.hold, 1e-9))
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A part of a fit. Stages that are equal are compiled once, so make them of module-level functions.
+
+    Attributes:
+        loss: see `Loss`; it draws its noise from the key, which is another one at every step.
+        steps: optimiser steps at full effort.
+        rate: learning rate by the share of the steps that is done, such as a `Schedule`.
+        optimiser: turns gradients into the direction that the learning rate scales.
+        trainable: names of the module's attributes whose parameters are fitted; empty for all.
+        project: called on the module after each step; puts parameters back into their set, in place.
+        rollback: see there.
+        average: decay of an exponential average of the outputs; 0 for none.
+    """
+
+    loss: Loss
+    steps: int
+    rate: Callable[[Array], Array]
+    optimiser: optax.GradientTransformation = optax.scale_by_adam()  # noqa: RUF009
+    trainable: tuple[str, ...] = ()
+    project: Callable[[Any], None] | None = None
+    rollback: Rollback | None = None
+    average: float = 0.0
+
+    def split(self, module: nnx.Module) -> tuple[Any, Tree, Tree]:
+        """Graph definition, what is fitted, and the rest."""
+
+        def fitted(path: tuple[Any, ...], value: Any) -> bool:
+            return isinstance(value, nnx.Param) and (not self.trainable or path[0] in self.trainable)
+
+        return cast(tuple[Any, Tree, Tree], nnx.split(module, fitted, ...))
+
+
+@dataclasses.dataclass(frozen=True)
+class Stopping:
+    """When a stage has nothing more to learn, judged without truth; its best parameters are kept.
+
+    The watched value is the stage's loss on observed pixels that the fit does not see or, where none is held out, on
+    those that it sees (a plateau).
+
+    Attributes:
+        held_out: fraction of the observed pixels that is held out.
+        every: steps between two looks.
+        patience: looks without improvement after which the stage ends.
+        tolerance: relative decrease that counts as an improvement.
+    """
+
+    held_out: float = 0.0
+    every: int = 100
+    patience: int = 5
+    tolerance: float = 1e-3
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The compiled part
+
+
+@pytree
+class Iterate:
+    """What one optimiser step hands to the next; ``failed`` is the first step with a loss that is not finite, or -1."""
+
+    params: Tree
+    rest: Tree
+    optimiser: Tree
+    key: Array
+    step: Array
+    loss: Array
+    failed: Array
+    output: Tree
+    record: Record | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Program:
+    """A stage and the graph of its module: all that is static. Ensembles are mapped over the members' iterates."""
+
+    graphdef: Any
+    stage: Stage
+    ensemble: bool
+
+    def over_members(self, function: Callable[..., Tree], *axes: int | None) -> Callable[..., Tree]:
+        return jax.vmap(function, in_axes=axes) if self.ensemble else function
+
+    def evaluate(self, params: Tree, rest: Tree, pair: Pair, key: Array) -> tuple[Array, Tree]:
+        return self.stage.loss(nnx.merge(self.graphdef, params, rest), pair, key)
+
+    def begin(self, params: Tree, rest: Tree, key: Array, pair: Pair) -> Iterate:
+        output = None
+        if self.stage.average:
+            shapes = jax.eval_shape(self.evaluate, params, rest, pair, key)[1]
+            output = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+        return Iterate(
+            params,
+            rest,
+            self.stage.optimiser.init(params),
+            key,
+            step=jnp.zeros((), jnp.int32),
+            loss=jnp.zeros(()),
+            failed=jnp.full((), -1, jnp.int32),
+            output=output,
+            record=self.stage.rollback.begin(params) if self.stage.rollback else None,
+        )
+
+    def step(self, iterate: Iterate, pair: Pair, total: Array) -> Iterate:
+        stage, params, record = self.stage, iterate.params, iterate.record
+        key = jax.random.fold_in(iterate.key, iterate.step)
+        (loss, output), gradient = jax.value_and_grad(self.evaluate, has_aux=True)(params, iterate.rest, pair, key)
+        direction, optimiser = stage.optimiser.update(gradient, iterate.optimiser, params)
+        rate = stage.rate(iterate.step / total)
+        updated = optax.apply_updates(params, jax.tree.map(lambda d: (-rate * d).astype(d.dtype), direction))
+        if stage.project is not None:
+            module = nnx.merge(self.graphdef, updated, iterate.rest)
+            stage.project(module)
+            updated = stage.split(module)[1]
+        if stage.rollback is not None and record is not None:
+            record, updated = stage.rollback(record, loss, params, updated)
+        if stage.average:
+            decay = jnp.where(iterate.step == 0, 0, stage.average)
+            output = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, iterate.output, output)
+        return Iterate(
+            updated,
+            iterate.rest,
+            optimiser,
+            iterate.key,
+            step=iterate.step + 1,
+            loss=loss.astype(jnp.float32),
+            failed=jnp.where((iterate.failed < 0) & ~jnp.isfinite(loss), iterate.step, iterate.failed),
+            output=output if stage.average else None,
+            record=record,
+        )
+
+
+@partial(jax.jit, static_argnames="program")
+def _begin(program: _Program, params: Tree, rest: Tree, key: Array, pair: Pair) -> Iterate:
+    return program.over_members(program.begin, 0, 0, 0, None)(params, rest, key, pair)
+
+
+@partial(jax.jit, static_argnames="program")
+def _advance(program: _Program, iterate: Iterate, pair: Pair, steps: int, total: int) -> Iterate:
+    def member(iterate: Iterate, pair: Pair) -> Iterate:
+        return lax.fori_loop(0, steps, lambda _, i: program.step(i, pair, jnp.asarray(total)), iterate)
+
+    return program.over_members(member, 0, None)(iterate, pair)
+
+
+@partial(jax.jit, static_argnames="program")
+def _look(program: _Program, params: Tree, iterate: Iterate, pair: Pair) -> tuple[Array, Tree]:
+    """Loss and output at ``params``, with the same noise at every look."""
+    return program.over_members(program.evaluate, 0, 0, None, 0)(params, iterate.rest, pair, iterate.key)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The host part
+
+
+@pytree
+class FitState:
+    """All that a fit needs to go on: a pytree, for any checkpointer.
+
+    Attributes:
+        stage: number of the stage, from 0.
+        iterate: of that stage.
+        total: steps that the stage is to have.
+        best: smallest watched value of the stage.
+        waited: looks since then.
+        kept: parameters at that look.
+        losses: reported until now.
+    """
+
+    stage: int
+    iterate: Iterate
+    total: int
+    best: float
+    waited: int
+    kept: Tree
+    losses: list[float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitting:
+    """What `fit` returns: the fitted module, the output of its last stage, and the reported losses."""
+
+    module: Any
+    output: Tree
+    losses: list[float]
+
+
+def fit(
+    build: Callable[[Array], nnx.Module],
+    pair: Pair,
+    stages: tuple[Stage, ...],
+    *,
+    key: Array,
+    effort: float = 1.0,
+    budget: float | None = None,
+    progress: Progress = silent,
+    stopping: Stopping | None = None,
+    state: FitState | None = None,
+    save: Callable[[FitState], None] | None = None,
+) -> Fitting:
+    """Fits a module to a pair.
+
+    Args:
+        build: makes the module from a key.
+        pair: what it is fitted to; the truth is no part of it.
+        stages: run in order.
+        key: random key. Keys ``(members,)`` fit an ensemble at once: module and output have a leading member axis, and
+            the reported loss is the mean.
+        effort: scales the steps of every stage; each has at least one.
+        budget: seconds for the whole. A stage may use its share, by steps, of what is left; its schedule is shortened
+            to that and not cut off.
+        progress: called after each loop.
+        stopping: ends stages early.
+        state: of an interrupted fit with the same arguments, to go on from.
+        save: called after each loop with the state.
+
+    Returns:
+        The module, the losses, and the output of the last stage: its average where the stage keeps one and nothing
+        stops it early, and otherwise that of the final parameters.
+
+    Raises:
+        InputError: key, effort or budget do not fit.
+        RunError: a loss is not finite.
+    """
+    if not effort > 0 or (budget is not None and not budget > 0):
+        raise InputError(f"effort and budget must be positive, but are {effort} and {budget}.")
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.ndim > 1:
+        raise InputError("the key must come from jax.random.key, or from jax.random.split for an ensemble.")
+    ensemble, begun = key.ndim == 1, time.monotonic()
+    totals = [max(1, round(stage.steps * effort)) for stage in stages]
+    if stopping is not None and stopping.held_out > 0:
+        pair = pair.hold_out(stopping.held_out, key[0] if ensemble else key)
+    module = _build(build, key)
+    losses: list[float] = []
+    for number in range(state.stage if state else 0, len(stages)):
+        graphdef, params, rest = stages[number].split(module)
+        program = _Program(graphdef, stages[number], ensemble)
+        if state is None:
+            keys = program.over_members(jax.random.fold_in, 0, None)(key, number)
+            iterate = _begin(program, params, rest, keys, pair)
+            state = FitState(number, iterate, totals[number], math.inf, 0, params, losses)
+        left = None if budget is None else budget - (time.monotonic() - begun)
+        share = None if left is None else left * totals[number] / sum(totals[number:])
+        after = partial(_after, totals, number, progress, save)
+        final = _run(program, pair, state, stopping, share, after)
+        totals[number] = final.total
+        module, losses, state = nnx.merge(graphdef, final.kept, final.iterate.rest), final.losses, None
+    if stages[-1].average and stopping is None:
+        return Fitting(module, final.iterate.output, losses)
+    return Fitting(module, _look(program, final.kept, final.iterate, pair)[1], losses)
+
+
+def _build(build: Callable[[Array], nnx.Module], key: Array) -> nnx.Module:
+    graphdef = nnx.graphdef(nnx.eval_shape(lambda: build(key if key.ndim == 0 else key[0])))
+    variables = jax.jit(lambda k: nnx.state(build(k)))
+    return nnx.merge(graphdef, variables(key) if key.ndim == 0 else jax.vmap(variables)(key))
+
+
+def _run(
+    program: _Program,
+    pair: Pair,
+    state: FitState,
+    stopping: Stopping | None,
+    seconds: float | None,
+    after: Callable[[FitState, int], None],
+) -> FitState:
+    """Runs a stage to its end."""
+    begun, loop, pace = time.monotonic(), 1, None
+    step = int(jnp.max(state.iterate.step))
+    while step < state.total:
+        steps = min(loop, state.total - step)
+        if stopping is not None:
+            steps = min(steps, stopping.every - step % stopping.every)
+        started = time.monotonic()
+        iterate = jax.block_until_ready(_advance(program, state.iterate, pair, steps, state.total))
+        now = time.monotonic()
+        step += steps
+        failed = np.asarray(iterate.failed)
+        if (failed >= 0).any():
+            raise RunError(
+                f"the loss of stage {state.stage + 1} is not finite at its step {failed[failed >= 0].min()}; check the "
+                "images for pixels that are not finite, or lower the learning rate."
+            )
+        loss = float(iterate.loss.mean())
+        state = dataclasses.replace(state, iterate=iterate, losses=[*state.losses, loss])
+        state = _watch(program, pair, state, stopping, step)
+        if seconds is not None:
+            left = seconds - (now - begun)
+            more = 0 if left <= 0 else math.ceil(left / pace) if pace else state.total
+            state = dataclasses.replace(state, total=min(state.total, step + more))
+        after(state, step)
+        if step > steps:
+            pace = (now - started) / steps
+            loop = min(4 * loop, max(1, round(REPORT_SECONDS / pace)))
+    return state
+
+
+def _watch(program: _Program, pair: Pair, state: FitState, stopping: Stopping | None, step: int) -> FitState:
+    """Keeps the parameters that are worth it, and ends the stage where `stopping` says so."""
+    if stopping is None:
+        return dataclasses.replace(state, kept=state.iterate.params)
+    if step % stopping.every and step < state.total:
+        return state
+    watched = pair.held_out() if stopping.held_out > 0 else pair
+    value = float(_look(program, state.iterate.params, state.iterate, watched)[0].mean())
+    if value < state.best * (1 - stopping.tolerance) or state.best == math.inf:
+        return dataclasses.replace(state, best=value, waited=0, kept=state.iterate.params)
+    total = step if state.waited + 1 >= stopping.patience else state.total
+    return dataclasses.replace(state, waited=state.waited + 1, total=total)
+
+
+def _after(
+    totals: list[int],
+    number: int,
+    progress: Progress,
+    save: Callable[[FitState], None] | None,
+    state: FitState,
+    step: int,
+) -> None:
+    done = sum(totals[:number])
+    progress(done + step, done + state.total + sum(totals[number + 1 :]), {"loss": state.losses[-1]})
+    if save is not None:
+        save(state)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Several pairs
+
+
+def one_by_one(fitter: Fitter) -> Fitter:
+    """A fitter of batches from a fitter of single pairs: each is fitted on its own, with the same key.
+
+    The pairs have one observation model, so estimates of its unknown parts are averaged.
+    """
+
+    @wraps(fitter)
+    def fit_all(
+        observation: Observation, model: ObservationModel, *, budget: float | None = None, **options: Any
+    ) -> Fit:
+        batch = observation["lr"].shape[0]
+        if batch == 1:
+            return fitter(observation, model, budget=budget, **options)
+        if options.get("state") is not None:
+            raise InputError(
+                f"a fit can go on for one pair at a time, but {batch} came; give the pair that was cut off."
+            )
+        budget = None if budget is None else budget / batch
+        singles = [{key: image[i : i + 1] for key, image in observation.items()} for i in range(batch)]
+        fits = [fitter(single, model, budget=budget, **options) for single in singles]
+        return Fit(
+            jnp.concatenate([single.product for single in fits], axis=-4),
+            model if model.known else jax.tree.map(lambda *a: sum(a) / batch, *(single.model for single in fits)),
+            [loss for single in fits for loss in single.losses],
+        )
+
+    return fit_all

@@ -1,0 +1,82 @@
+"""What a loss may see of a pair: both images, which of their pixels count, and the observation model."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jfusion.errors import InputError
+from jfusion.operators import Observation, ObservationModel
+from jfusion.operators.linear import pytree
+
+
+@pytree
+class Pair:
+    """A pair as losses see it.
+
+    Attributes:
+        observation: `lr` ``(batch, h, w, band)`` and `guide` ``(batch, h ratio, w ratio, guide band)``.
+        weight: of the pixels of each image, ``(batch, height, width, 1)``; 0 where a pixel is held out.
+        model: the observation model; unknown parts are None.
+    """
+
+    observation: Observation
+    weight: dict[str, Array]
+    model: ObservationModel
+
+    @staticmethod
+    def of(observation: Observation, model: ObservationModel) -> Pair:
+        """The pair with weights of one.
+
+        Raises:
+            InputError: the shapes do not fit each other.
+        """
+        lr, guide = observation["lr"], observation["guide"]
+        if lr.ndim != 4 or guide.shape[:-1] != (lr.shape[0], lr.shape[1] * model.ratio, lr.shape[2] * model.ratio):
+            raise InputError(
+                f"lr must be (batch, h, w, band) and guide (batch, h ratio, w ratio, band) at ratio {model.ratio}, but "
+                f"their shapes are {lr.shape} and {guide.shape}; crop both to their common extent."
+            )
+        images = {"lr": lr, "guide": guide}
+        return Pair(
+            images, {key: jnp.ones((*image.shape[:-1], 1), image.dtype) for key, image in images.items()}, model
+        )
+
+    def normalised(self) -> tuple[Pair, Array]:
+        """The pair divided by the largest magnitude in it, and that scale; one for both keeps the model valid."""
+        peak = jnp.max(jnp.stack([jnp.max(jnp.abs(image)) for image in self.observation.values()]))
+        scale = jnp.where(peak > 0, peak, 1)
+        images = {key: image / scale.astype(image.dtype) for key, image in self.observation.items()}
+        return dataclasses.replace(self, observation=images), scale
+
+    def hold_out(self, fraction: float, key: Array) -> Pair:
+        """The pair with about this fraction of the pixels of each image at weight 0."""
+
+        def draw(key: Array, weight: Array) -> Array:
+            return (jax.random.uniform(key, weight.shape) >= fraction).astype(weight.dtype)
+
+        keys = jax.random.split(key, len(self.weight))
+        return dataclasses.replace(
+            self, weight={name: draw(k, w) for k, (name, w) in zip(keys, self.weight.items(), strict=True)}
+        )
+
+    def held_out(self) -> Pair:
+        """The pair that shows only the pixels that this one holds out."""
+        return dataclasses.replace(self, weight={key: 1 - weight for key, weight in self.weight.items()})
+
+
+def mean_l1(predicted: Array, observed: Array, weight: Array) -> Array:
+    """Mean absolute difference over bands and weighted pixels."""
+    return _mean(jnp.abs(predicted - observed), weight)
+
+
+def mean_l2(predicted: Array, observed: Array, weight: Array) -> Array:
+    """Mean squared difference over bands and weighted pixels."""
+    return _mean(jnp.square(predicted - observed), weight)
+
+
+def _mean(difference: Array, weight: Array) -> Array:
+    return jnp.sum(difference.mean(-1, keepdims=True) * weight) / jnp.maximum(weight.sum(), 1)

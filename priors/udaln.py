@@ -1,0 +1,172 @@
+"""UDALN: Li, Zheng, Yao, Gao and Hong, "Deep Unsupervised Blind Hyperspectral and Multispectral Data Fusion", 2022.
+
+A spectral generator G maps every pixel of the guide Z to a spectrum, X = G(Z). It learns from the one pair: the blurred
+guide B Z must equal the spectrally degraded image R Y, which finds B and R (stage 1); G must map B Z to Y (stage 2);
+then all is fitted together, with R G(Z) = Z and B G(Z) = Y (stage 3).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import jax
+from flax import nnx
+from jax import Array, lax
+
+from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
+from jfusion.layers.conv import Conv
+from jfusion.layers.init import torch_bias
+from jfusion.operators import Observation, ObservationModel
+from jfusion.progress import Progress, silent
+from jfusion.tasks import SPATIOSPECTRAL
+from priors.degradation import Constraint, Degradation
+from priors.fit import FitState, Schedule, Stage, Stopping, fit, one_by_one
+from priors.pair import Pair, mean_l1
+
+SLOPE = 0.2
+
+
+class SpectralGenerator(nnx.Module):
+    """SpeUnet: 1x1 convolutions that double the bands while they stay within the image's, then one to the image's.
+
+    Args:
+        bands: of the pair.
+    """
+
+    def __init__(self, bands: Bands, *, rngs: nnx.Rngs) -> None:
+        doublings = max(math.floor(math.log2(bands.lr / bands.guide)), 0)
+        widths = [bands.guide * 2**i for i in range(doublings + 1)] + [bands.lr]
+        self.layers = nnx.List([Conv(a, b, 1, bias_init=torch_bias(a), rngs=rngs) for a, b in pairwise(widths)])
+
+    def __call__(self, guide: Array) -> Array:
+        """``(..., height, width, guide band)`` to ``(..., height, width, band)``."""
+        x = guide
+        for layer in self.layers:
+            x = jax.nn.leaky_relu(layer(x), SLOPE)
+        return x
+
+
+class Udaln(nnx.Module):
+    """The generator and the learned parts of the observation model."""
+
+    def __init__(self, bands: Bands, degradation: Degradation, *, rngs: nnx.Rngs) -> None:
+        self.generator = SpectralGenerator(bands, rngs=rngs)
+        self.degradation = degradation
+
+
+def degradation_loss(module: Udaln, pair: Pair, key: Array) -> tuple[Array, tuple[()]]:
+    """Stage 1: ``|R Y - B Z|``, mean over pixels and bands."""
+    model, observed = module.degradation(pair.model), pair.observation
+    return mean_l1(model["guide"](observed["lr"]), model["lr"](observed["guide"]), pair.weight["lr"]), ()
+
+
+def generator_loss(module: Udaln, pair: Pair, key: Array) -> tuple[Array, tuple[()]]:
+    """Stage 2: ``|G(B Z) - Y|``; no gradient flows into B."""
+    blurred = lax.stop_gradient(module.degradation(pair.model)["lr"](pair.observation["guide"]))
+    return mean_l1(module.generator(blurred), pair.observation["lr"], pair.weight["lr"]), ()
+
+
+def joint_loss(module: Udaln, pair: Pair, key: Array) -> tuple[Array, tuple[Array, ObservationModel]]:
+    """Stage 3: ``|R Y - B Z| + |G(B Z) - Y| + |R G(Z) - Z| + |B G(Z) - Y|``; the output is G(Z) and the model."""
+    model, observed, weight = module.degradation(pair.model), pair.observation, pair.weight
+    blurred, product = model["lr"](observed["guide"]), module.generator(observed["guide"])
+    loss = (
+        mean_l1(model["guide"](observed["lr"]), blurred, weight["lr"])
+        + mean_l1(module.generator(blurred), observed["lr"], weight["lr"])
+        + mean_l1(model["guide"](product), observed["guide"], weight["guide"])
+        + mean_l1(model["lr"](product), observed["lr"], weight["lr"])
+    )
+    return loss, (product, model)
+
+
+def _project(module: Udaln) -> None:
+    module.degradation.project()
+
+
+STAGES = (
+    Stage(degradation_loss, 20_000, Schedule(1e-3, hold=1 / 2), trainable=("degradation",), project=_project),
+    Stage(generator_loss, 30_000, Schedule(1e-3, hold=2 / 3), trainable=("generator",)),
+    Stage(joint_loss, 15_000, Schedule(6e-5, hold=1 / 3), project=_project),
+)
+
+
+@one_by_one
+def fit_udaln(
+    observation: Observation,
+    model: ObservationModel,
+    *,
+    key: Array,
+    effort: float = 1.0,
+    budget: float | None = None,
+    progress: Progress = silent,
+    constrained: bool = True,
+    support: Array | None = None,
+    stopping: Stopping | None = None,
+    state: FitState | None = None,
+    save: Callable[[FitState], None] | None = None,
+) -> Fit:
+    """Fits UDALN to a pair; see `jfusion.catalogue.Fitter` and `priors.fit.fit`.
+
+    Args:
+        observation: `lr` and `guide`.
+        model: parts that are None are learned and returned, the others are used as they are.
+        key: random key, or ``(members,)`` of them: the product then has a leading member axis.
+        constrained: keeps the learned PSF and spectral responses on the simplex; False leaves the signs free and
+            divides the responses by their detached sums, as the release does.
+        support: bands that each band of the guide may see, for an unknown spectral response; None for all.
+    """
+    pair, scale = Pair.of(observation, model).normalised()
+    bands = Bands.of(observation, model)
+    constraints: tuple[Constraint, Constraint] = ("projected", "projected") if constrained else ("free", "detached")
+
+    def build(key: Array) -> Udaln:
+        return Udaln(bands, Degradation(model, bands, constraints, support), rngs=nnx.Rngs(key))
+
+    fitted = fit(
+        build,
+        pair,
+        STAGES[1:] if model.known else STAGES,
+        key=key,
+        effort=effort,
+        budget=budget,
+        progress=progress,
+        stopping=stopping,
+        state=state,
+        save=save,
+    )
+    product, estimated = fitted.output
+    return Fit(product * scale, estimated, fitted.losses)
+
+
+UDALN = System(
+    name="udaln",
+    title="UDALN",
+    family="prior",
+    tasks=SPATIOSPECTRAL,
+    paper=Paper(
+        authors="J. Li, K. Zheng, J. Yao, L. Gao, D. Hong",
+        year=2022,
+        title="Deep Unsupervised Blind Hyperspectral and Multispectral Data Fusion",
+        venue="IEEE Geoscience and Remote Sensing Letters 19",
+        doi="10.1109/LGRS.2022.3151779",
+        code="https://github.com/JiaxinLiCAS/UDALN_GRSL",
+    ),
+    summary="A pixelwise network maps the guide's bands to the spectrum, X = G(Z); PSF B and spectral response R are "
+    "learned from |R Y - B Z|, G from |G(B Z) - Y|, then all from these and |R G(Z) - Z| + |B G(Z) - Y| (mean L1).",
+    method=Fitted(
+        generator=SpectralGenerator,
+        fit=fit_udaln,
+        steps=sum(stage.steps for stage in STAGES),
+        note="Adam; 20,000 steps on B and R at 1e-3 (linear to 0 from 10,000), 30,000 on G at 1e-3 (from 20,000), "
+        "15,000 on all at 6e-5 (from 5,000).",
+    ),
+    differences="Learned PSF and responses are projected onto the simplex after each step (constrained=False: as "
+    "released, where responses may turn negative). Without a given support every band is eligible and the response "
+    "starts flat. Known operators are used as they are, whatever their size; on grids that are not nested the learned "
+    "PSF has 2 ratio + 1 taps a side. Adam's moments start afresh with each stage. The pair is scaled to a largest "
+    "magnitude of one.",
+    parameters=(2206, Bands(46, 8, 5)),
+    local=None,
+)

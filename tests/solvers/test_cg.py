@@ -1,0 +1,109 @@
+"""Conjugate gradients against dense solves."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jfusion.errors import InputError
+from jfusion.operators import SpatialResponse
+from jfusion.solvers import conjugate_gradient
+
+SHAPE = (4, 3, 2)
+
+
+def dense(seed=0, size=24, condition=10.0):
+    rng = np.random.default_rng(seed)
+    q, _ = np.linalg.qr(rng.standard_normal((size, size)))
+    return q * np.geomspace(1, condition, size) @ q.T
+
+
+def as_operator(matrix):
+    matrix = jnp.asarray(matrix)
+    return lambda x: (x.reshape(*x.shape[:-3], -1) @ matrix.astype(x.dtype).T).reshape(x.shape)
+
+
+def test_equals_dense_solve_and_reports_true_residuals():
+    matrix = dense()
+    rhs = np.random.default_rng(1).standard_normal(SHAPE)
+    with jax.enable_x64(True):
+        operator = as_operator(matrix)
+        x, info = conjugate_gradient(operator, jnp.asarray(rhs), steps=60, tolerance=1e-12)
+        np.testing.assert_allclose(x.ravel(), np.linalg.solve(matrix, rhs.ravel()), rtol=1e-10)
+        residual = jnp.linalg.norm((rhs - operator(x)).ravel()) / np.linalg.norm(rhs)
+    assert info.residuals.shape == (61,)
+    assert info.residuals[0] == pytest.approx(1)
+    assert float(info.residuals[-1]) == pytest.approx(float(residual), abs=1e-13)
+    assert info.residuals[-1] <= 1e-12
+    assert 1 < info.steps < 60
+
+
+def test_is_exact_after_as_many_steps_as_distinct_eigenvalues():
+    q, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((24, 24)))
+    matrix = q * np.repeat([1.0, 2.0, 5.0, 9.0], 6) @ q.T
+    rhs = np.random.default_rng(1).standard_normal(SHAPE)
+    with jax.enable_x64(True):
+        _, info = conjugate_gradient(as_operator(matrix), jnp.asarray(rhs), steps=10, tolerance=1e-12)
+    assert info.steps == 4
+    assert info.residuals[3] > 1e-3
+
+
+def test_each_image_of_a_batch_stops_by_itself():
+    operator = as_operator(dense(condition=30))
+    rhs = jnp.asarray(np.random.default_rng(1).standard_normal((3, *SHAPE)), jnp.float32)
+    rhs = rhs.at[1].set(0).at[2].set(operator(operator(rhs[2])))
+    x, info = conjugate_gradient(operator, rhs, steps=40, tolerance=1e-4)
+    assert x.shape == rhs.shape
+    assert info.steps.shape == (3,)
+    assert info.residuals.shape == (41, 3)
+    assert info.steps[1] == 0
+    assert not np.any(x[1])
+    for i in range(3):
+        alone, single = conjugate_gradient(operator, rhs[i], steps=40, tolerance=1e-4)
+        np.testing.assert_allclose(x[i], alone, rtol=1e-4, atol=1e-6)
+        assert info.steps[i] == single.steps
+    np.testing.assert_allclose(
+        jax.jit(lambda b: conjugate_gradient(operator, b, steps=40, tolerance=1e-4)[0])(rhs), x, rtol=1e-4, atol=1e-6
+    )
+
+
+def test_a_good_start_saves_steps_and_does_not_change_the_solution():
+    matrix = dense(condition=30)
+    operator = as_operator(matrix)
+    rhs = jnp.asarray(np.random.default_rng(1).standard_normal(SHAPE), jnp.float32)
+    cold, info = conjugate_gradient(operator, rhs, tolerance=1e-5)
+    warm, again = conjugate_gradient(operator, rhs, cold, tolerance=1e-4)
+    assert again.steps == 0
+    assert again.residuals[0] < 1e-4
+    assert info.steps > 5
+    np.testing.assert_array_equal(warm, cold)
+
+
+def test_derivative_is_that_of_the_exact_solution():
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(2)
+        rhs, probe, start = (jnp.asarray(rng.standard_normal(SHAPE)) for _ in range(3))
+        psf = jnp.asarray(rng.random((3, 3))) / 4.5
+
+        def loss(psf, mu, rhs):
+            response = SpatialResponse(psf, 1, (0, 0), "circular")
+            x, _ = conjugate_gradient(
+                lambda x: response.T(response(x)) + mu * x, rhs, start, steps=100, tolerance=1e-13
+            )
+            return jnp.sum(probe * x)
+
+        arguments = (psf, jnp.asarray(0.5), rhs)
+        gradients = jax.grad(loss, (0, 1, 2))(*arguments)
+        for k, gradient in enumerate(gradients):
+            direction = jnp.asarray(rng.standard_normal(gradient.shape))
+            shifted = [[*arguments[:k], arguments[k] + s * 1e-5 * direction, *arguments[k + 1 :]] for s in (1, -1)]
+            slope = (loss(*shifted[0]) - loss(*shifted[1])) / 2e-5
+            assert float(jnp.sum(gradient * direction)) == pytest.approx(float(slope), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"), [({"tolerance": 0.0}, "tolerance"), ({"tolerance": -1.0}, "tolerance"), ({"steps": 0}, "step")]
+)
+def test_refuses_senseless_settings(wrong, said):
+    with pytest.raises(InputError, match=said):
+        conjugate_gradient(lambda x: x, jnp.ones(SHAPE), **wrong)

@@ -1,0 +1,210 @@
+"""What every system promises; a new row of the catalogue is tested here for free."""
+
+import dataclasses
+import inspect
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jfusion import catalogue
+from jfusion.catalogue import Bands, Classical, Fitted, System, Trained
+from jfusion.data.simulate import Simulation
+from jfusion.errors import InputError
+from jfusion.inference.run import completed, count_parameters, run
+from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf
+from jfusion.tasks import SPATIOSPECTRAL, TASKS
+from jfusion.training.loop import build, train
+
+SYSTEMS = list(catalogue.systems().values())
+CLASSICAL = [s for s in SYSTEMS if isinstance(s.method, Classical)]
+TRAINED = [s for s in SYSTEMS if isinstance(s.method, Trained)]
+FITTED = [s for s in SYSTEMS if isinstance(s.method, Fitted)]
+NETWORKS = TRAINED + FITTED
+RATIO = 2
+
+every = pytest.mark.parametrize("system", SYSTEMS, ids=lambda s: s.name)
+each_classical = pytest.mark.parametrize("system", CLASSICAL, ids=lambda s: s.name)
+each_trained = pytest.mark.parametrize("system", TRAINED, ids=lambda s: s.name)
+each_fitted = pytest.mark.parametrize("system", FITTED, ids=lambda s: s.name)
+each_network = pytest.mark.parametrize("system", NETWORKS, ids=lambda s: s.name)
+each_task = pytest.mark.parametrize("task", SPATIOSPECTRAL)
+
+
+def pair(scene: np.ndarray, guide_bands: int = 3, size: tuple[int, int] = (32, 32)) -> Simulation:
+    """Two images of one scene seen by sensors of ratio 2."""
+    target = jnp.asarray(np.stack([scene[: size[0], : size[1]], scene[-size[0] :, -size[1] :]]))
+    bands = target.shape[-1]
+    srf = np.zeros((guide_bands, bands), np.float32)
+    for k, part in enumerate(np.array_split(np.arange(bands), guide_bands)):
+        srf[k, part] = 1 / len(part)
+    grid = Grid.nested(RATIO)
+    operators = {
+        "lr": SpatialResponse(gaussian_psf(0.85, grid), RATIO, grid.phase, "circular"),
+        "guide": SpectralResponse(jnp.asarray(srf)),
+    }
+    model = ObservationModel(dict(operators), grid)
+    return Simulation(model(target), model, target)
+
+
+def of_task(scene: np.ndarray, task: str) -> Simulation:
+    return pair(scene if task != "pansharpening" else scene[..., ::3], 3 if task == "hs_ms" else 1)
+
+
+def tiny(system: System, bands: Bands) -> nnx.Module:
+    assert isinstance(system.method, Trained)
+    return build(system, bands, sizes=system.method.tiny)
+
+
+def fusion(system: System, data: Simulation):
+    """The system as a function, with random parameters where it has any."""
+    if isinstance(system.method, Classical):
+        return system.method.function
+    return tiny(system, Bands.of(data.observation, data.model))
+
+
+def compiled(function):
+    return nnx.jit(function) if isinstance(function, nnx.Module) else jax.jit(function)
+
+
+@every
+def test_row_is_complete(system: System) -> None:
+    assert system.family in ("classical", "cnn", "gan", "transformer", "unrolled", "prior")
+    assert system.tasks
+    assert set(system.tasks) <= set(TASKS)
+    assert system.summary
+    assert system.paper.authors
+    assert system.paper.title
+    assert 1970 <= system.paper.year <= 2030
+    if isinstance(system.method, Trained | Fitted):
+        assert system.parameters is not None
+
+
+@every
+def test_source_is_in_the_docstring(system: System) -> None:
+    """The module or function that holds a system names the paper's first author and year."""
+    method = system.method
+    function = {Classical: "function", Trained: "network", Fitted: "generator"}[type(method)]
+    holder = getattr(method, function)
+    holder = getattr(holder, "func", holder)
+    text = f"{inspect.getdoc(holder)} {inspect.getdoc(sys.modules[holder.__module__])}"
+    first = system.paper.authors.split(",")[0].split()[-1]
+    assert first in text
+    assert str(system.paper.year) in text
+
+
+@pytest.mark.parametrize("system", CLASSICAL + TRAINED, ids=lambda s: s.name)
+def test_product(system: System, scene: np.ndarray) -> None:
+    """Shape, dtype, finiteness; compiled equals eager; a batch equals one by one; another size works."""
+    data = pair(scene)
+    function = fusion(system, data)
+    product = compiled(function)(data.observation, data.model)
+    assert product.shape == data.target.shape
+    assert product.dtype == jnp.float32
+    assert bool(jnp.isfinite(product).all())
+    scale = float(jnp.abs(product).max())
+    np.testing.assert_allclose(function(data.observation, data.model), product, atol=2e-3 * scale)
+    first = jax.tree.map(lambda x: x[:1], data.observation)
+    np.testing.assert_allclose(compiled(function)(first, data.model), product[:1], atol=2e-3 * scale)
+    other = pair(scene, size=(24, 40))
+    assert compiled(function)(other.observation, other.model).shape == other.target.shape
+
+
+@each_task
+@each_classical
+def test_classical_beats_interpolation(system: System, task: str, scene: np.ndarray) -> None:
+    if task not in system.tasks:
+        pytest.skip(f"{system.name} does not serve {task}")
+    data = of_task(scene, task)
+    product = jax.jit(system.method.function)(data.observation, data.model)  # type: ignore[union-attr]
+    assert product.shape == data.target.shape
+    baseline = catalogue.get(TASKS[task].baseline).method.function(data.observation, data.model)  # type: ignore[union-attr]
+    error, trivial = (float(jnp.mean((x - data.target) ** 2)) for x in (product, baseline))
+    assert error < (1.02 if system.name in (TASKS[task].baseline, "interp23") else 0.9) * trivial
+
+
+@each_task
+@each_trained
+def test_network_serves_its_tasks(system: System, task: str, scene: np.ndarray) -> None:
+    data = of_task(scene, task)
+    shape = jax.eval_shape(
+        lambda: tiny(system, Bands.of(data.observation, data.model))(data.observation, data.model)  # type: ignore[operator]
+    ).shape
+    assert shape == data.target.shape
+
+
+@each_network
+def test_parameter_count(system: System) -> None:
+    """The stated number at the paper's setting, without memory or compilation."""
+    assert system.parameters is not None
+    count, bands = system.parameters
+    method = system.method
+    builder = method.network if isinstance(method, Trained) else method.generator  # type: ignore[union-attr]
+    assert count_parameters(nnx.eval_shape(lambda: builder(bands, rngs=nnx.Rngs(0)))) == count
+
+
+@each_trained
+def test_gradients_reach_every_parameter(system: System, scene: np.ndarray) -> None:
+    data = pair(scene, size=(16, 16))
+    module = tiny(system, Bands.of(data.observation, data.model))
+    if system.method.initialise is not None:  # type: ignore[union-attr]
+        system.method.initialise(module, data.observation, data.model, data.target)  # type: ignore[union-attr]
+    graph, parameters, rest = nnx.split(module, nnx.Param, ...)
+
+    @jax.jit
+    def gradient(parameters):
+        def loss(parameters):
+            return system.method.loss(  # type: ignore[union-attr]
+                nnx.merge(graph, parameters, rest, copy=True), data.observation, data.model, data.target
+            )
+
+        return jax.grad(loss)(parameters)
+
+    for path, value in nnx.to_flat_state(gradient(parameters)):
+        assert bool(jnp.isfinite(value[...]).all()), path
+        assert float(jnp.abs(value[...]).max()) > 0, path
+
+
+@each_trained
+def test_training_lowers_the_loss(system: System, scene: np.ndarray) -> None:
+    data = pair(scene, size=(16, 16))
+    sizes = system.method.tiny  # type: ignore[union-attr]
+    result = train(system, data, sizes=sizes, steps=60, batch=2, patch=16)
+    assert len(result.losses) == 3
+    assert result.losses[-1] < result.losses[0]
+
+
+@each_fitted
+def test_fit(system: System, scene: np.ndarray) -> None:
+    """A few steps lower the loss, and what was not known of the sensors is filled in."""
+    data = pair(scene, size=(32, 32))
+    one = jax.tree.map(lambda x: x[:1], data.observation)
+    model, _ = completed(system, one, data.model)
+    fit = system.method.fit(one, model, key=jax.random.key(0), effort=60 / system.method.steps)  # type: ignore[union-attr]
+    assert fit.product.shape == data.target[:1].shape
+    assert bool(jnp.isfinite(fit.product).all())
+    assert fit.losses[-1] < fit.losses[0]
+    assert fit.model.known
+
+
+@each_fitted
+def test_fitters_cannot_receive_a_reference(system: System) -> None:
+    names = set(inspect.signature(system.method.fit).parameters)  # type: ignore[union-attr]
+    assert not names & {"target", "reference", "truth", "ground_truth"}
+
+
+def test_unknown_name_suggests_others() -> None:
+    with pytest.raises(InputError, match="brovey"):
+        catalogue.get("brovy")
+
+
+def test_run_estimates_what_a_system_needs(scene: np.ndarray) -> None:
+    data = pair(scene, size=(48, 48))
+    one = jax.tree.map(lambda x: x[:1], data.observation)
+    unknown = dataclasses.replace(data.model, operators={"lr": None, "guide": None})
+    done = run(catalogue.get("fuse"), one, unknown)
+    assert done.model.known
+    assert "estimated" in done.note

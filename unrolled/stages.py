@@ -1,0 +1,239 @@
+"""The kit of unrolled networks: data steps over the observation model, a learned prox, and the run over the stages.
+
+An unrolled network is a solver of ``min_x sum_k |A_k x - y_k|^2 + g(x)`` that stops after a few stages and learns what
+it does not know: the prox of ``g``, the weights, the step sizes. What the sensors did, ``A_k``, it is told by the
+observation model. A stage is a small module; the network is a list of them:
+
+    class Stage(nnx.Module):
+        def __init__(self, bands, rngs):
+            self.prox = Prox(bands.lr, bands.guide, rngs=rngs)
+            self.step = Positive(0.5)
+
+        def __call__(self, x, observation, model):
+            x = gradient_step(x, observation, model, {"lr": self.step(), "guide": self.step()})
+            return self.prox(x, observation["guide"])
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from jfusion.layers.conv import Conv
+from jfusion.operators import LinearOperator, Observation, ObservationModel, relative_residual
+from jfusion.operators.linear import pytree
+from jfusion.solvers.cg import conjugate_gradient
+
+Weights = Mapping[str, Array | float]
+"""A number for each key of the observation that takes part in a data step."""
+
+Carry = TypeVar("Carry")
+
+
+# Data steps: pure functions of the estimate, the observation and its model -------------------------------------------
+
+
+def gradient_step(x: Array, observation: Observation, model: ObservationModel, step: Weights) -> Array:
+    """``x - sum_k step_k A_k' (A_k x - y_k)``, with the true adjoints.
+
+    Args:
+        x: estimate ``(batch, height, width, band)``.
+        observation: what the sensors gave.
+        model: its operators; those that ``step`` names must be known.
+        step: step size by key.
+
+    Raises:
+        InputError: an operator is not known.
+    """
+    return x - sum(s * model[k].T(model[k](x) - observation[k]) for k, s in step.items())
+
+
+def cg_step(
+    prior: Array,
+    observation: Observation,
+    model: ObservationModel,
+    weight: Weights,
+    penalty: Array | float = 1.0,
+    *,
+    steps: int = 10,
+    tolerance: float = 1e-4,
+) -> Array:
+    """Half-quadratic data step ``argmin_x sum_k weight_k |A_k x - y_k|^2 + penalty |x - prior|^2`` for any operators.
+
+    Conjugate gradients from ``prior``; gradients are those of the exact solution, see
+    `jfusion.solvers.cg.conjugate_gradient`.
+
+    Args:
+        prior: what the prox gave, ``(batch, height, width, band)``.
+        observation: what the sensors gave.
+        model: its operators; those that ``weight`` names must be known.
+        weight: trust in each image, in theory one over the variance of its noise.
+        penalty: trust in ``prior``.
+        steps: most steps of conjugate gradients.
+        tolerance: relative residual at which they stop.
+
+    Raises:
+        InputError: an operator is not known.
+    """
+
+    def normal(x: Array) -> Array:
+        return sum((w * model[k].T(model[k](x)) for k, w in weight.items()), penalty * x)
+
+    rhs = sum((w * model[k].T(observation[k]) for k, w in weight.items()), penalty * prior)
+    return conjugate_gradient(normal, rhs, prior, steps=steps, tolerance=tolerance)[0]
+
+
+class Split(NamedTuple):
+    """State of the alternating direction method of multipliers: estimate, its copy for the prox, scaled multiplier."""
+
+    x: Array
+    z: Array
+    multiplier: Array
+
+
+def admm_step(state: Split, data: Callable[[Array], Array], prox: Callable[[Array], Array]) -> Split:
+    """``x = data(z - u)``, ``z = prox(x + u)``, ``u = u + x - z``.
+
+    Boyd et al., "Distributed optimization and statistical learning via ADMM", FnT Machine Learning 3(1), 2011, 3.1.1.
+
+    Args:
+        state: of the stage before; ``Split(x, x, 0)`` to begin with.
+        data: a half-quadratic data step as a function of its prior.
+        prox: the proximal step.
+    """
+    x = data(state.z - state.multiplier)
+    z = prox(x + state.multiplier)
+    return Split(x, z, state.multiplier + x - z)
+
+
+# What a stage learns ----------------------------------------------------------------------------------------------
+
+
+class Positive(nnx.Module):
+    """A learned positive number: the softplus of its parameter."""
+
+    def __init__(self, value: float) -> None:
+        self.raw = nnx.Param(jnp.asarray(value + math.log(-math.expm1(-value)), jnp.float32))
+
+    def __call__(self) -> Array:
+        return jax.nn.softplus(self.raw[...])
+
+
+class Prox(nnx.Module):
+    """A learned proximal step: ``x`` plus a small residual network of ``x`` and of features that guide it.
+
+    Args:
+        channels: of ``x``.
+        features: channels of the features, 0 for none.
+        width: channels inside.
+        depth: convolutions 3 x 3 between the first and the last.
+    """
+
+    def __init__(self, channels: int, features: int = 0, *, width: int = 32, depth: int = 1, rngs: nnx.Rngs) -> None:
+        sizes = [channels + features, *[width] * (depth + 1)]
+        self.inner = nnx.List([Conv(i, o, 3, padding="reflect", rngs=rngs) for i, o in zip(sizes, sizes[1:])])
+        small = jax.nn.initializers.normal(0.1 / (3 * math.sqrt(width)))
+        self.outer = Conv(width, channels, 3, padding="reflect", kernel_init=small, rngs=rngs)
+
+    def __call__(self, x: Array, features: Array | None = None) -> Array:
+        """``(..., height, width, channels)`` to the same."""
+        y = x if features is None else jnp.concatenate([x, features], -1)
+        for conv in self.inner:
+            y = jax.nn.relu(conv(y))
+        return x + self.outer(y)
+
+
+# The run over the stages --------------------------------------------------------------------------------------------
+
+
+class Stages(NamedTuple):
+    """What an unrolled network did, stage by stage.
+
+    Attributes:
+        product: the fused image, ``(batch, height, width, band)``.
+        estimates: of every stage, ``(stage, batch, height, width, band)``.
+        residuals: ``|A_k x - y_k| / |y_k|`` of every estimate by key of the observation, ``(stage, batch)``.
+        steps: what the stages learned to weigh with, by name, ``(stage,)``.
+    """
+
+    product: Array
+    estimates: Array
+    residuals: dict[str, Array]
+    steps: dict[str, Array]
+
+
+def report(
+    product: Array, estimates: Array, observation: Observation, model: ObservationModel, steps: dict[str, Array]
+) -> Stages:
+    """`Stages` with the residuals of all operators that are known."""
+    known = [k for k, operator in model.operators.items() if operator is not None]
+    residuals = {k: relative_residual(model[k](estimates), observation[k]) for k in known}
+    return Stages(product, estimates, residuals, steps)
+
+
+def run_stages(
+    stages: Sequence[nnx.Module],
+    body: Callable[[Any, Carry], tuple[Carry, Any]],
+    carry: Carry,
+    *,
+    scan: bool = False,
+    checkpoint: bool = False,
+) -> tuple[Carry, Any]:
+    """Runs ``carry, out = body(stage, carry)`` through all stages; the outs come back stacked.
+
+    Args:
+        stages: modules of one structure; ``[stage] * 5`` shares the weights of one.
+        body: what a stage does; reads its module and changes nothing in it.
+        carry: before the first stage.
+        scan: `jax.lax.scan` over stacked weights instead of a Python loop: compiles once, same numbers.
+        checkpoint: recompute a stage in the backward pass instead of keeping what is inside it.
+    """
+    graph = nnx.graphdef(stages[0])
+
+    def step(carry: Carry, state: Any) -> tuple[Carry, Any]:
+        return body(nnx.merge(graph, state, copy=True), carry)
+
+    if checkpoint:
+        step = jax.checkpoint(step)
+    states = [nnx.state(stage) for stage in stages]
+    if scan:
+        return jax.lax.scan(step, carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
+    outs = []
+    for state in states:
+        carry, out = step(carry, state)
+        outs.append(out)
+    return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outs)
+
+
+# Coefficients instead of bands ----------------------------------------------------------------------------------------
+
+
+@pytree
+class Basis(LinearOperator):
+    """Coefficients to spectra, each image with its own basis: ``x = E c``.
+
+    Attributes:
+        vectors: ``(batch, band, component)``.
+    """
+
+    vectors: Array
+
+    def __call__(self, x: Array) -> Array:
+        return jnp.einsum("nlr,nhwr->nhwl", self.vectors, x, precision="highest")
+
+    def adjoint(self, y: Array) -> Array:
+        return jnp.einsum("nlr,nhwl->nhwr", self.vectors, y, precision="highest")
+
+    def input_shape(self, output_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (*output_shape[:-1], self.vectors.shape[-1])
+
+
+def on_coefficients(model: ObservationModel, basis: Basis) -> ObservationModel:
+    """The same sensors looking at coefficients: every data step then works in the subspace."""
+    return model.replace(operators={k: None if a is None else a @ basis for k, a in model.operators.items()})
