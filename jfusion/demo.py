@@ -108,9 +108,7 @@ def degradation(
 
 def blind(pair: Simulation | Pair) -> Estimate:
     """PSF and SRF of a pair, estimated from its two images alone."""
-    grid = pair.model.grid
-    unknown = ObservationModel({"lr": None, "guide": None}, grid)
-    return estimate(pair.observation, grid, model=unknown)
+    return estimate(pair.observation, ObservationModel({"lr": None, "guide": None}, pair.model.grid))
 
 
 def facts(scene: Scene, **more: Any) -> dict[str, Any]:

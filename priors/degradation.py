@@ -69,7 +69,8 @@ class LearnedPsf(nnx.Module):
     def __init__(self, grid: Grid, constraint: Constraint = "projected", size: int | None = None) -> None:
         nested = grid == Grid.nested(grid.ratio)
         self.grid, self.size = grid, size or (grid.ratio if nested else 2 * grid.ratio + 1)
-        box = np.asarray(psf_kernel(box_psf(grid)))
+        with jax.ensure_compile_time_eval():
+            box = np.asarray(psf_kernel(box_psf(grid)))
         start = self.size // 2 - box.shape[0] // 2
         index = np.arange(self.size) - start
         inside = (index >= 0) & (index < box.shape[0])

@@ -7,7 +7,7 @@ from jax import Array
 
 from jfusion.catalogue import Classical, Paper, System
 from jfusion.classical.hypersharpening import degrade, lr_response
-from jfusion.classical.pixels import least_squares, mix, subspace
+from jfusion.classical.pixels import least_squares, matmul, mix, subspace
 from jfusion.operators import Blur, Observation, ObservationModel, SpatialResponse, upsample
 from jfusion.operators.psf import gaussian_profile
 from jfusion.tasks import SPATIOSPECTRAL
@@ -41,7 +41,7 @@ def gains(observation: Observation, model: ObservationModel) -> Array:
     basis = subspace(lr, COMPONENTS)
     gamma = least_squares(lr - low, on=jnp.concatenate([mix(low, basis), degrade(guide, model)], axis=-1))
     own, other = gamma[:, : basis.shape[-1]], gamma[:, basis.shape[-1] :]
-    return jnp.concatenate([jnp.matmul(basis, own, precision="highest"), other], axis=1)
+    return jnp.concatenate([matmul(basis, own), other], axis=1)
 
 
 def bdsd(observation: Observation, model: ObservationModel) -> Array:
@@ -71,6 +71,8 @@ BDSD = System(
     ),
     summary="Adds to each band a linear mix of all bands and the guide, fitted at reduced resolution.",
     method=Classical(bdsd),
-    differences="One block, the whole image. The pair one scale below is Y itself and the guide degraded by the response "
-    "of lr, where the toolbox shrinks the interpolated image and gives the guide a filter of its own.",
+    differences="One block, the whole image. The pair one scale below is Y itself and the guide degraded by lr's own "
+    "response, where the toolbox shrinks the interpolated image and gives the guide a filter of its own; a spectral "
+    "subspace for more than ten bands. Made for multispectral images: gains learnt one scale below need a guide that "
+    "tells most of every band.",
 )

@@ -6,7 +6,6 @@ An intensity ``I`` with the guide's spectral response is made from the bands of 
 
 from __future__ import annotations
 
-import jax.numpy as jnp
 from jax import Array
 
 from jfusion.catalogue import Classical, Paper, System

@@ -30,6 +30,11 @@ def ratio_or_one(numerator: Array, denominator: Array) -> Array:
     return jnp.where(positive, numerator / jnp.where(positive, denominator, 1), 1)
 
 
+def matmul(a: Array, b: Array) -> Array:
+    """Matrix product in full precision on every device."""
+    return jnp.matmul(a, b, precision="highest")
+
+
 @pytree
 class Affine:
     """An affine map of the bands: ``y = x matrix + offset``.
@@ -66,7 +71,7 @@ def least_squares(target: Array, on: Array) -> Array:
 
     def solve(target: Array, on: Array) -> Array:
         q, r = jnp.linalg.qr(on.reshape(-1, on.shape[-1]))
-        return jnp.linalg.lstsq(r, jnp.matmul(q.T, target.reshape(-1, target.shape[-1]), precision="highest"))[0]
+        return jnp.linalg.lstsq(r, matmul(q.T, target.reshape(-1, target.shape[-1])))[0]
 
     return jax.vmap(solve)(target, on * inverse) * jnp.swapaxes(inverse[:, 0], -1, -2)
 

@@ -20,6 +20,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from jfusion.data.scene import Scene
 from jfusion.errors import InputError, RunError
+from jfusion.files import check_output
 
 BLOCK_BYTES = 16 * 2**20
 CACHE_MIB = 128
@@ -146,12 +147,10 @@ def open_writer(
     """
     path = Path(path)
     kind = np.dtype(outline.image.dtype if dtype is None else dtype)
-    _check_target(path, overwrite)
+    check_output(path, overwrite)
     _check_dtype(path, kind, outline.nodata)
-    try:
-        workplace = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise InputError(f"Cannot write into {path.parent}: {error.strerror}; choose another folder.") from error
+    _check_space(path, outline, kind, 2 if cog else 1)
+    workplace = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         plain = workplace / "plain.tif"
         with rasterio.Env(GDAL_CACHEMAX=CACHE_MIB, GDAL_TIFF_INTERNAL_MASK=True):
@@ -177,13 +176,14 @@ def _open(path: Path, mode: str = "r", **profile: Any) -> Any:
         return rasterio.open(path, mode, **profile)
 
 
-def _check_target(path: Path, overwrite: bool) -> None:
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; name a file to write.")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists already; pass --overwrite (overwrite=True) to replace it.")
-    if not path.parent.is_dir():
-        raise InputError(f"The folder {path.parent} does not exist; create it first.")
+def _check_space(path: Path, outline: Scene, dtype: np.dtype, copies: int) -> None:
+    """Raises InputError where the disk has less space than the file may take, uncompressed."""
+    needed, free = outline.image.size * dtype.itemsize * copies, shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise InputError(
+            f"{path} may need {needed / 2**20:.0f} MiB, but {free / 2**20:.0f} MiB of space are left on its disk; free "
+            "some or choose another disk."
+        )
 
 
 def _check_dtype(path: Path, dtype: np.dtype, nodata: float | None) -> None:

@@ -18,7 +18,7 @@ from jfusion.inference.pair import Pair, as_input, make_pair
 from jfusion.operators import Observation, ObservationModel, SpatialResponse, mtf_psf
 
 BLOCK = 32
-"""Side of the blocks of UIQI, Q2n and the metrics without reference, rounded up to a multiple of the ratio."""
+"""Side of the blocks of UIQI, Q2n and the metrics without reference; less where an image is smaller."""
 
 CONVENTIONS: dict[str, tuple[str, str]] = {
     **{
@@ -39,7 +39,9 @@ def against_reference(
     mask: np.ndarray | None = None,
 ) -> dict[str, float]:
     """All metrics with reference of one product ``(height, width, band)``; see `jfusion.metrics.evaluate`."""
-    return metrics.evaluate(product, reference, ratio=ratio, data_range=data_range, mask=mask, block=BLOCK)
+    return metrics.evaluate(
+        product, reference, ratio=ratio, data_range=data_range, mask=mask, block=min(BLOCK, *product.shape[:2])
+    )
 
 
 def without_reference(
@@ -54,7 +56,7 @@ def without_reference(
     spatial = model.operators["lr"] or SpatialResponse(mtf_psf(0.30, grid), ratio, grid.phase)
     onto_lr = SpatialResponse(mtf_psf(0.15, grid), ratio, grid.phase)
     product_lr, guide_lr = jax.jit(lambda x, g: (spatial(x), onto_lr(g)))(product, observation["guide"])
-    block = math.ceil(BLOCK / ratio) * ratio
+    block = max(min(math.ceil(BLOCK / ratio), min(product_lr.shape[1:3]) // ratio), 1) * ratio
     values = metrics.without_reference(
         product[0], observation["lr"][0], observation["guide"][0], product_lr=product_lr[0], guide_lr=guide_lr[0],
         mask=mask, block=block,

@@ -84,7 +84,7 @@ def completed(system: System, observation: Observation, model: ObservationModel)
     """The model with its unknown operators estimated where the system needs them, and a note that says so."""
     if not system.needs_model or model.known:
         return model, ""
-    found = estimate(observation, model.grid, model=model)
+    found = estimate(observation, model)
     return found.model, "observation model estimated from the pair"
 
 

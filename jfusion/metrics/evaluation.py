@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -172,11 +173,11 @@ def _check_mask(mask: ArrayLike | None, shape: tuple[int, ...]) -> None:
 
 def _check_finite(images: Mapping[str, ArrayLike], mask: ArrayLike | None) -> None:
     for name, image in images.items():
-        bad = ~jnp.isfinite(jnp.asarray(image))
+        bad = ~np.isfinite(image)
         if mask is not None:
-            bad &= pixel_mask(mask, bad.shape)
-        if count := int(bad.sum()):
+            bad &= np.asarray(pixel_mask(mask, bad.shape))
+        if bad.any():
             raise InputError(
-                f"{name} must be finite in all valid pixels, but {count} values are not; "
+                f"{name} must be finite in all valid pixels, but {bad.sum()} values are not; "
                 "mark pixels without data in the mask."
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jfusion.errors import InputError
@@ -72,3 +72,14 @@ def valid_max(x: Array, valid: Array | None) -> Array:
 def is_constant(x: Array, valid: Array | None) -> Array:
     """Whether all valid pixels of a band hold one value, ``(..., band)``."""
     return valid_max(x, valid) == -valid_max(-x, valid)
+
+
+def valid_windows(valid: Array | None, size: int) -> Array | None:
+    """Which ``size`` x ``size`` windows inside ``(height, width, 1)`` have valid pixels only; None stays None."""
+    if valid is None:
+        return None
+    for axis in (0, 1):
+        window = [1, 1, 1]
+        window[axis] = size
+        valid = lax.reduce_window(valid, True, lax.bitwise_and, window, (1, 1, 1), "valid")
+    return valid

@@ -16,7 +16,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jfusion.errors import InputError
-from jfusion.metrics.pixels import check_convention, image_pair, valid_mean
+from jfusion.metrics.pixels import check_convention, image_pair, valid_mean, valid_windows
 
 SsimConvention = Literal["wang", "uniform7"]
 
@@ -62,7 +62,7 @@ def ssim(
     peak = jnp.asarray(data_range, x.dtype)
     c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
     quality = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1) * (2 * covariance + c2) / (variances + c2)
-    return valid_mean(quality, _windows_of(valid, len(profile))).mean(-1)
+    return valid_mean(quality, valid_windows(valid, len(profile))).mean(-1)
 
 
 @partial(jax.jit, static_argnames="block")
@@ -78,7 +78,7 @@ def uiqi(product: ArrayLike, reference: ArrayLike, *, block: int = 32, mask: Arr
     x, y, valid = image_pair(product, reference, mask)
     check_window(block, x.shape)
     moments = _window_moments(x, y, block)
-    return valid_mean(quality_index(moments), _windows_of(valid, block)).mean(-1)
+    return valid_mean(quality_index(moments), valid_windows(valid, block)).mean(-1)
 
 
 @partial(jax.jit, static_argnames="block")
@@ -197,19 +197,6 @@ def check_window(size: int, shape: tuple[int, ...]) -> None:
             f"a window of {size} x {size} pixels does not fit an image of {shape[-3]} x {shape[-2]}; "
             "use a larger image or, where the metric has it, a smaller block (of at least 2)."
         )
-
-
-def valid_windows(valid: Array, size: int) -> Array:
-    """Which windows of ``size`` x ``size`` pixels inside ``(height, width, 1)`` have valid pixels only."""
-    for axis in (0, 1):
-        window = [1, 1, 1]
-        window[axis] = size
-        valid = lax.reduce_window(valid, True, lax.bitwise_and, window, (1, 1, 1), "valid")
-    return valid
-
-
-def _windows_of(valid: Array | None, size: int) -> Array | None:
-    return None if valid is None else valid_windows(valid, size)
 
 
 def _mirror(x: Array, block: int) -> Array:

@@ -12,12 +12,11 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jfusion.errors import InputError
-from jfusion.metrics.pixels import check_convention, image_pair, is_constant, valid_max, valid_mean
-from jfusion.metrics.quality import valid_windows
+from jfusion.metrics.pixels import check_convention, image_pair, is_constant, valid_max, valid_mean, valid_windows
 
 PsnrConvention = Literal["global", "band_mean", "image_max", "band_max", "dian8bit"]
 ErgasConvention = Literal["wald", "squared_ratio", "peng"]
@@ -167,8 +166,7 @@ def scc(
     x, y, valid = image_pair(product, reference, mask)
     if min(x.shape[-3:-1]) < 3:
         raise InputError(f"SCC needs images of at least 3 x 3 pixels, but they have {x.shape[-3]} x {x.shape[-2]}.")
-    if valid is not None:
-        valid = valid_windows(valid, 3)
+    valid = valid_windows(valid, 3)
     if convention == "zhou":
         return _mean_correlation(_laplacian(x), _laplacian(y), valid)
     border = (*((0, 0),) * (x.ndim - 3), (1, 1), (1, 1), (0, 0))
@@ -190,7 +188,7 @@ def _along(x: Array, weights: tuple[float, float, float], axis: int) -> Array:
     """Three-tap correlation along an axis, inside the image."""
     size = x.shape[axis] - 2
     return sum(  # type: ignore[return-value]
-        w * jnp.take(x, jnp.arange(k, k + size), axis=axis) for k, w in enumerate(weights) if w
+        w * lax.slice_in_dim(x, k, k + size, axis=x.ndim + axis) for k, w in enumerate(weights) if w
     )
 
 

@@ -20,7 +20,7 @@ from jfusion.inference.run import Run, run
 from jfusion.operators import Blur, Observation, ObservationModel, SpatialResponse, SpectralResponse
 from jfusion.progress import bar
 from jfusion.report.content import StageView
-from jfusion.report.results import Row, display
+from jfusion.report.results import Row, leading_metric, with_unit
 from jfusion.tasks import spatiospectral_task
 from jfusion.training.loop import Network
 
@@ -98,9 +98,10 @@ class Contest:
             note=done.note,
         )
         if not quiet:
-            leading = next(iter(values))
+            leading = leading_metric([row])
+            figure = "" if leading is None else f"{leading} {with_unit(leading, values[leading])}"
             print(
-                f"{self.scene}: {name:<14} {leading} {display(leading).text(values[leading])}  {done.seconds:.1f} s",
+                f"{self.scene}: {name:<14} {figure}  {done.seconds:.1f} s",
                 file=sys.stderr,
             )
         return Trial(row, product, done)

@@ -173,7 +173,11 @@ def spectra(section: SceneSection, painter: Painter, key: str) -> dict[str, Any]
     shown = [name for name in section.products if name in shown]
     fine = pictures.regrid(section.truth, painter.height, painter.width)
     truth = "reference" if section.reference is not None else "coarse input"
-    pixels = section.pixels if section.pixels is not None else pictures.distinct_pixels(fine)
+    pixels = section.pixels
+    if pixels is None:
+        scale = np.array([painter.height, painter.width]) / section.truth.shape[:2]
+        found = (np.add(pixel, 0.5) * scale for pixel in pictures.distinct_pixels(section.truth))
+        pixels = [(int(r), int(c)) for r, c in found]
     xlabel = "band" if section.wavelengths is None else "wavelength (nm)"
     plots = [
         lines(

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 SERIES = 8
 """So many colours tell curves apart; the page defines them as ``--series-0`` and so on."""
 
+FEW = 16
+"""Curves of so many points or fewer show each of them."""
+
 _INK, _FAINT = "#010101", "#020202"
 _SERIES = tuple(f"#0300{k:02x}" for k in range(SERIES))
 _THEME = {_INK: "currentColor", _FAINT: "var(--faint)"} | {c: f"var(--series-{k})" for k, c in enumerate(_SERIES)}
@@ -80,11 +83,14 @@ def _svg(figure: Figure, name: str, description: str) -> str:
 
 
 def with_gaps(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The curve in order of ``x``, broken where a step is over four times the median: bands were left out there."""
+    """The curve in order of ``x``; one of many points is broken where a step is over four times the median.
+
+    Bands were left out there; a sensor of a few bands has none to leave out.
+    """
     order = np.argsort(x, kind="stable")
     x, y = np.asarray(x, np.float64)[order], np.asarray(y, np.float64)[order]
     steps = np.diff(x)
-    gaps = np.flatnonzero(steps > 4 * np.median(steps)) + 1 if len(steps) > 2 else np.array([], int)
+    gaps = np.flatnonzero(steps > 4 * np.median(steps)) + 1 if len(x) > FEW else np.array([], int)
     return np.insert(x, gaps, x[gaps]), np.insert(y, gaps, np.nan)
 
 
@@ -176,7 +182,7 @@ def lines(
             for n, y in curves.items()
         }
         for n, (u, v) in drawn.items():
-            marker = "." if len(u) <= 16 else ""
+            marker = "." if len(u) <= FEW else ""
             width = 1.5 if n == truth else 0.9
             axes.plot(u, v, color=ink[n], lw=width, ls="--" if n in dashed else "-", marker=marker, ms=4)
         log = log and any((y > 0).any() for y in map(np.asarray, curves.values()))
@@ -186,7 +192,7 @@ def lines(
         axes.set_title(title, parse_math=False)
         axes.set_xlabel(xlabel, labelpad=2, parse_math=False)
         axes.set_ylabel(ylabel, labelpad=3, parse_math=False)
-        if x is None and len(drawn) and max(len(y) for y in curves.values()) <= 16:
+        if x is None and len(drawn) and max(len(y) for y in curves.values()) <= FEW:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _label_ends(axes, _ends({n: curve for n, curve in drawn.items() if n not in unnamed}, log), ink)
         return _svg(figure, name, f"{title}: {ylabel} over {xlabel} of {', '.join(curves)}")

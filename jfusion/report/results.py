@@ -99,13 +99,13 @@ _DISPLAYS = {
     "d_lambda": Display("D_λ", 4, "min"),
     "d_s": Display("D_S", 4, "min"),
 }
-_CONSISTENCY = "consistency_"
+_RESIDUAL = "residual "
 
 
 def display(metric: str) -> Display:
-    """How a metric is shown; ``consistency_<key>`` is a relative residual, and an unknown name is not ranked."""
-    if metric.lower().startswith(_CONSISTENCY):
-        return Display(f"residual of {metric[len(_CONSISTENCY) :]}", None, "min")
+    """How a metric is shown; ``residual <key>`` is that of an observation, and an unknown name is not ranked."""
+    if metric.lower().startswith(_RESIDUAL):
+        return Display(f"residual of {metric[len(_RESIDUAL) :]}", None, "min")
     return _DISPLAYS.get(metric.lower(), Display(metric.replace("_", " ")))
 
 

@@ -89,3 +89,9 @@ def catalogue_table(rows: list[System]) -> str:
         )
         lines.append(f"| `{row.name}` | {row.family} | {row.title} | {source} |")
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    from jfusion import catalogue
+
+    print(catalogue_table(list(catalogue.systems().values())))

@@ -203,8 +203,8 @@ def test_targets_that_cannot_be_written(tmp_path, monkeypatch):
     def refuse(**_):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr("tempfile.mkdtemp", refuse)
-    with pytest.raises(InputError, match="Permission denied; choose another folder"):
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    with pytest.raises(InputError, match="Permission denied"):
         geotiff.write(tmp_path / "place.tif", scene())
 
 

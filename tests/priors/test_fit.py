@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -46,10 +47,11 @@ def invalid_below_loss(module, pair, key):
 
 @pytest.fixture(scope="module")
 def pair() -> Pair:
-    """64 pixels, 40 features of which one is true, and noise: a fit to the end learns the noise."""
+    """64 pixels, 40 features of which only the strongest is true, and noise: a fit to the end learns the noise."""
     rng = np.random.default_rng(0)
     guide = rng.standard_normal((1, 8, 8, FEATURES)).astype(np.float32)
-    lr = guide[..., :1] + 0.5 * rng.standard_normal((1, 8, 8, 1)).astype(np.float32)
+    guide[..., 0] *= 4
+    lr = guide[..., :1] / 4 + 0.5 * rng.standard_normal((1, 8, 8, 1)).astype(np.float32)
     model = ObservationModel({"lr": Identity(), "guide": None}, Grid.nested(1))
     return Pair.of({"lr": jnp.asarray(lr), "guide": jnp.asarray(guide)}, model)
 
@@ -113,7 +115,7 @@ def test_projection_follows_every_step(pair):
     stage = Stage(regression_loss, 20, Schedule(1e-1), project=keep_positive)
     weight = fit(Regression, pair, (stage,), key=jax.random.key(0)).module.weight[...]
     assert float(weight.min()) == 0
-    assert float(weight[0, 0]) > 0.5
+    assert float(weight[0, 0]) > 0.1
 
 
 def test_average_of_the_outputs(pair):
@@ -133,8 +135,8 @@ def test_schedule_falls_to_zero():
 
 
 def test_held_out_pixels_stop_before_the_noise_is_learned(pair):
-    truth = pair.observation["guide"][..., :1]
-    stage = Stage(regression_loss, 600, Schedule(1e-2))
+    truth = pair.observation["guide"][..., :1] / 4
+    stage = Stage(regression_loss, 600, Schedule(2e-2), optimiser=optax.identity())
     calls = []
     stopping = Stopping(held_out=0.3, every=10, patience=4)
     stopped = fit(
@@ -172,7 +174,7 @@ def test_a_loss_that_is_not_finite_names_its_step(pair):
 def test_bad_arguments(pair):
     with pytest.raises(InputError, match="effort"):
         fit(Regression, pair, (PLAIN,), key=jax.random.key(0), effort=0)
-    with pytest.raises(InputError, match="jax.random.key"):
+    with pytest.raises(InputError, match="for an ensemble"):
         fit(Regression, pair, (PLAIN,), key=jnp.zeros(2, jnp.uint32))
     with pytest.raises(InputError, match="common extent"):
         Pair.of(

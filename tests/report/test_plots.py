@@ -55,9 +55,16 @@ def test_empty_and_constant_curves_are_drawn(value, log):
 
 
 def test_curves_break_where_bands_were_left_out():
-    x, y = with_gaps(X, np.arange(7.0))
-    assert len(x) == 8
-    assert np.flatnonzero(np.isnan(y)).tolist() == [4]
+    bands = np.r_[400:500:10, 900:1000:10].astype(float)
+    x, y = with_gaps(bands, np.arange(20.0))
+    assert np.flatnonzero(np.isnan(y)).tolist() == [10]
+    np.testing.assert_array_equal(np.delete(x, 10), bands)
+    np.testing.assert_array_equal(np.delete(y, 10), np.arange(20))
+
+
+def test_the_bands_of_a_multispectral_sensor_are_joined():
+    _, y = with_gaps(np.array([480, 560, 655, 865, 1610, 2200, 11000.0]), np.arange(7.0))
+    assert np.isfinite(y).all()
 
 
 def test_curves_run_in_order_of_their_wavelengths():

@@ -71,7 +71,7 @@ def test_columns_follow_the_task_and_not_the_alphabet():
     [
         ("PSNR", [30.0, 40.0, 35.0], [None, 1, 2]),
         ("SAM", [3.0, 1.0, 2.0], [None, 1, 2]),
-        ("consistency_lr", [0.3, 0.1, 0.2], [None, 1, 2]),
+        ("residual lr", [0.3, 0.1, 0.2], [None, 1, 2]),
         ("PSNR", [40.001, 40.002, 30.0], [1, 1, 2]),
         ("PSNR", [math.nan, 30.0, 31.0], [None, 2, 1]),
         ("PSNR", [math.nan, 30.0], [None, None]),

@@ -1,0 +1,93 @@
+"""Learned degradations: what they start as, and that they stay where they must."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jfusion.catalogue import Bands
+from jfusion.errors import InputError
+from jfusion.operators import BlockAverage, Grid, ObservationModel, SpatialResponse, SpectralResponse, box_psf
+from priors.degradation import Degradation, LearnedPsf, LearnedSrf, Weights, spectral_support
+
+BANDS = Bands(9, 2, 4)
+SUPPORT = np.arange(9)[None] // 5 == np.arange(2)[:, None]
+
+
+def image(height: int, width: int, bands: int = 2) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(0).random((1, height, width, bands)), jnp.float32)
+
+
+@pytest.mark.parametrize("constraint", ["softmax", "projected", "detached"])
+def test_rows_sum_to_one_and_keep_their_support(constraint):
+    rng = np.random.default_rng(1)
+    weights = Weights(jnp.full((2, 9), 1 / 9), constraint, jnp.asarray(SUPPORT))
+    weights.weight[...] += jnp.asarray(0.3 * rng.standard_normal((2, 9)), jnp.float32)
+    weights.project()
+    np.testing.assert_allclose(weights().sum(-1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(np.asarray(weights())[~SUPPORT], 0)
+    assert (float(weights().min()) < 0) == (constraint == "detached")
+
+
+def test_a_row_that_was_clipped_away_becomes_flat():
+    weights = Weights(jnp.full((1, 4), 0.25), "projected")
+    weights.weight[...] = -jnp.ones((1, 4))
+    weights.project()
+    np.testing.assert_allclose(weights(), 0.25)
+
+
+def test_no_gradient_flows_through_the_detached_sum():
+    weights = Weights(jnp.asarray([[0.5, 1.5]]), "detached")
+
+    graph, state = nnx.split(weights)
+    gradient = jax.grad(lambda state: nnx.merge(graph, state)()[0, 0])(nnx.filter_state(state, nnx.Param))
+    np.testing.assert_allclose(jax.tree.leaves(gradient)[0], [[0.5, 0.0]])
+
+
+def test_unknown_constraint_and_empty_support():
+    with pytest.raises(InputError, match="softmax, projected"):
+        Weights(jnp.ones((1, 2)), "clipped")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="1 empty rows"):
+        LearnedSrf(BANDS, support=jnp.asarray(SUPPORT) & jnp.asarray([[True], [False]]))
+
+
+@pytest.mark.parametrize("constraint", ["softmax", "projected", "free"])
+@pytest.mark.parametrize("ratio", [1, 2, 3, 4])
+def test_psf_starts_as_the_mean_over_a_block(ratio, constraint):
+    psf = LearnedPsf(Grid.nested(ratio), constraint)
+    x = image(4 * ratio, 5 * ratio)
+    assert psf.size == ratio
+    np.testing.assert_allclose(psf()(x), BlockAverage(ratio)(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("centre", [(0.0, 0.0), (1.0, 2.5)])
+def test_psf_starts_centred_on_any_grid(centre):
+    grid = Grid(4, centre)
+    x = image(24, 24)
+    np.testing.assert_allclose(LearnedPsf(grid)()(x), SpatialResponse(box_psf(grid), 4, grid.phase)(x), atol=1e-6)
+
+
+def test_srf_starts_inside_its_support():
+    srf = np.asarray(LearnedSrf(BANDS, "softmax", jnp.asarray(SUPPORT))().srf)
+    assert srf.argmax(1).tolist() == [2, 6]
+    np.testing.assert_allclose(srf.sum(1), 1, rtol=1e-5)
+    np.testing.assert_allclose(LearnedSrf(BANDS)().srf, 1 / 9, rtol=1e-5)
+
+
+def test_spectral_support_is_inclusive():
+    support = spectral_support(jnp.asarray([400.0, 500.0, 600.0]), jnp.asarray([[400.0, 500.0], [550.0, 700.0]]))
+    assert support.tolist() == [[True, True, False], [False, False, True]]
+
+
+def test_only_unknown_parts_are_learned():
+    known = SpectralResponse(jnp.ones((2, 9)) / 9)
+    model = ObservationModel({"lr": None, "guide": known}, Grid.nested(4))
+    degradation = Degradation(model, BANDS)
+    filled = degradation(model)
+    assert filled.known
+    assert filled["guide"] is known
+    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(degradation, nnx.Param))) == 16
+    nothing = Degradation(filled, BANDS)
+    assert not jax.tree.leaves(nnx.state(nothing, nnx.Param))
+    assert nothing(filled)["lr"] is filled["lr"]

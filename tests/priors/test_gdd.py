@@ -1,0 +1,92 @@
+"""The guided deep decoder: its size, its losses, and a fit of a few steps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jfusion.catalogue import Bands
+from jfusion.errors import InputError
+from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf
+from priors import gdd
+from priors.gdd import GDD, Gdd, GuidedDeepDecoder, fit_gdd, multispectral_loss, panchromatic_loss
+from priors.pair import Pair
+
+GRID = Grid.nested(2)
+
+
+def simulated(scene: np.ndarray, guide_bands: int) -> tuple[dict[str, jax.Array], ObservationModel, Bands]:
+    target = jnp.asarray(scene[None, :26, :34, ::2])
+    srf = jnp.asarray(np.kron(np.eye(guide_bands), np.ones((1, 6 // guide_bands))) * guide_bands / 6, jnp.float32)
+    response = SpatialResponse(gaussian_psf(0.85, GRID), GRID.ratio, GRID.phase, "circular")
+    model = ObservationModel({"lr": response, "guide": SpectralResponse(srf)}, GRID)
+    return model(target), model, Bands(6, guide_bands, 2)
+
+
+def parameters(build) -> int:
+    return sum(int(leaf.size) for leaf in jax.tree.leaves(nnx.state(nnx.eval_shape(build), nnx.Param)))
+
+
+def test_size_with_shared_and_with_separate_scales():
+    bands = Bands(31, 3, 32)
+    assert parameters(lambda: GuidedDeepDecoder(bands, rngs=nnx.Rngs(0))) == 245_151
+    assert parameters(lambda: GuidedDeepDecoder(bands, shared=False, rngs=nnx.Rngs(0))) == 983_327
+
+
+@pytest.mark.parametrize("size", [(32, 64), (26, 34), (33, 47)])
+def test_network_takes_any_size(size):
+    height, width = size
+
+    def run() -> jax.Array:
+        network = GuidedDeepDecoder(Bands(5, 3, 2), width=4, rngs=nnx.Rngs(0))
+        return network(jnp.ones((1, height, width, 3)), jnp.ones((1, -(-height // 32), -(-width // 32), 5)))
+
+    assert jax.eval_shape(run).shape == (1, height, width, 5)
+
+
+def test_enlarging_is_bilinear():
+    ramp = jnp.arange(4.0)[None, :, None, None] * jnp.ones((1, 1, 3, 1))
+    fine = gdd._enlarge(ramp, (7, 6))[0, :, 0, 0]
+    np.testing.assert_allclose(fine, [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75], atol=1e-6)
+
+
+def test_losses_are_the_papers(scene):
+    for guide_bands, loss in ((3, multispectral_loss), (1, panchromatic_loss)):
+        observation, model, bands = simulated(scene, guide_bands)
+        module = Gdd(bands, (26, 34), rngs=nnx.Rngs(0))
+        value, x = loss(module, Pair.of(observation, model), jax.random.key(0))
+        spatial = float(jnp.mean((model["lr"](x) - observation["lr"]) ** 2))
+        if guide_bands == 3:
+            expected = 0.1 * spatial + float(jnp.mean((model["guide"](x) - observation["guide"]) ** 2))
+        else:
+            difference = np.asarray(x @ module.mixing[...] - observation["guide"], np.float64)
+            squares = sum((np.diff(difference, axis=axis) ** 2).sum() for axis in (1, 2))
+            expected = 10 * spatial + squares / (26 * 34 * 6)
+        assert float(value) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("guide_bands", [3, 1])
+def test_a_short_fit_lowers_the_loss(scene, guide_bands):
+    observation, model, _ = simulated(scene, guide_bands)
+    if guide_bands == 1:
+        model = model.replace(operators={"lr": model["lr"], "guide": None})
+    digital = {key: 10_000 * image for key, image in observation.items()}
+    stage = gdd.PANCHROMATIC if guide_bands == 1 else gdd.MULTISPECTRAL
+    fitted = fit_gdd(digital, model, key=jax.random.key(0), effort=25 / stage.steps)
+    assert fitted.product.shape == (1, 26, 34, 6)
+    assert np.isfinite(fitted.product).all()
+    assert fitted.losses[-1] < 0.5 * fitted.losses[0]
+    assert fitted.model is model
+
+
+def test_operators_must_be_known(scene):
+    observation, model, _ = simulated(scene, 3)
+    for key in ("lr", "guide"):
+        with pytest.raises(InputError, match=f"operator of '{key}' is not known"):
+            fit_gdd(observation, model.replace(operators=model.operators | {key: None}), key=jax.random.key(0))
+
+
+def test_row():
+    assert GDD.parameters == (245_151, Bands(31, 3, 32))
+    assert GDD.method.steps == 20_001

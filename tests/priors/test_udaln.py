@@ -1,0 +1,117 @@
+"""UDALN: its size, its stages, and what it returns."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jfusion.catalogue import Bands
+from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf, upsample
+from priors.degradation import Degradation
+from priors.pair import Pair, mean_l1
+from priors.udaln import STAGES, UDALN, SpectralGenerator, Udaln, fit_udaln, joint_loss
+
+GRID = Grid.nested(2)
+BANDS = Bands(12, 3, 2)
+SRF = jnp.asarray(np.kron(np.eye(3), np.ones((1, 4))) / 4, jnp.float32)
+
+
+def simulated(scene: np.ndarray, srf: jax.Array = SRF) -> tuple[dict[str, jax.Array], ObservationModel, jax.Array]:
+    target = jnp.asarray(scene[None, :24, :24])
+    response = SpatialResponse(gaussian_psf(0.85, GRID), GRID.ratio, GRID.phase, "circular")
+    model = ObservationModel({"lr": response, "guide": SpectralResponse(srf)}, GRID)
+    return model(target), model, target
+
+
+def test_generator_has_the_papers_size():
+    state = nnx.state(nnx.eval_shape(lambda: SpectralGenerator(Bands(46, 8, 5), rngs=nnx.Rngs(0))), nnx.Param)
+    assert sum(int(leaf.size) for leaf in jax.tree.leaves(state)) == 8 * 16 + 16 + 16 * 32 + 32 + 32 * 46 + 46 == 2206
+
+
+@pytest.mark.parametrize(
+    ("bands", "widths"), [(Bands(9, 1, 2), [2, 4, 8, 9]), (Bands(4, 3, 2), [4]), (Bands(2, 3, 2), [2])]
+)
+def test_generator_doubles_the_bands_while_they_fit(bands, widths):
+    generator = SpectralGenerator(bands, rngs=nnx.Rngs(0))
+    assert [layer.kernel.shape[-1] for layer in generator.layers] == widths
+    assert generator(jnp.ones((1, 2, 3, bands.guide))).shape == (1, 2, 3, bands.lr)
+
+
+def test_schedules_are_the_papers():
+    assert [stage.steps for stage in STAGES] == [20_000, 30_000, 15_000]
+    rates = [[float(stage.rate(jnp.asarray(done))) for done in (0.0, stage.rate.hold, 1.0)] for stage in STAGES]
+    np.testing.assert_allclose(rates, [[1e-3, 1e-3, 0], [1e-3, 1e-3, 0], [6e-5, 6e-5, 0]], atol=1e-9)
+    np.testing.assert_allclose([stage.steps * stage.rate.hold for stage in STAGES], [10_000, 20_000, 5_000])
+
+
+def test_joint_loss_is_the_sum_of_its_four_terms(scene):
+    observation, model, _ = simulated(scene)
+    module = Udaln(BANDS, Degradation(model, BANDS), rngs=nnx.Rngs(0))
+    pair = Pair.of(observation, model)
+    loss, (product, returned) = joint_loss(module, pair, jax.random.key(0))
+    y, z, g = observation["lr"], observation["guide"], module.generator
+    terms = [
+        (model["guide"](y), model["lr"](z)),
+        (g(model["lr"](z)), y),
+        (model["guide"](g(z)), z),
+        (model["lr"](g(z)), y),
+    ]
+    assert float(loss) == pytest.approx(sum(float(jnp.abs(a - b).mean()) for a, b in terms), rel=1e-5)
+    np.testing.assert_array_equal(product, g(z))
+    assert returned["lr"] is model["lr"]
+
+
+def test_known_model_beats_interpolation_in_any_unit(scene):
+    observation, model, target = simulated(scene)
+    digital = {key: 10_000 * image for key, image in observation.items()}
+    product, numbers = (
+        fit_udaln(images, model, key=jax.random.key(0), effort=0.03).product for images in (observation, digital)
+    )
+    cubic = upsample(observation["lr"], GRID, "cubic")
+    assert float(jnp.mean((product - target) ** 2)) < 0.5 * float(jnp.mean((cubic - target) ** 2))
+    np.testing.assert_allclose(numbers / 10_000, product, atol=2e-3)
+
+
+def test_unknown_sensors_are_estimated_and_returned(scene):
+    observation, model, _ = simulated(scene)
+    blind = model.replace(operators={"lr": None, "guide": None})
+    support = jnp.asarray(np.asarray(SRF) > 0)
+    fitted = fit_udaln(observation, blind, key=jax.random.key(0), effort=0.01, support=support)
+    assert fitted.product.shape == (1, 24, 24, 12)
+    assert fitted.losses[-1] < fitted.losses[0]
+    kernel, srf = fitted.model["lr"].psf, fitted.model["guide"].srf
+    for rows in (kernel.reshape(1, -1), srf):
+        assert float(rows.min()) >= 0
+        np.testing.assert_allclose(rows.sum(-1), 1, rtol=1e-5)
+    before = Degradation(blind, BANDS, support=support)(blind)
+    assert float(jnp.abs(kernel - before["lr"].psf).max()) > 1e-3
+    pair = Pair.of(observation, model)
+    mismatch = [
+        float(mean_l1(m["guide"](observation["lr"]), m["lr"](observation["guide"]), pair.weight["lr"]))
+        for m in (before, fitted.model)
+    ]
+    assert mismatch[1] < mismatch[0]
+
+
+def test_released_form_is_not_constrained(scene):
+    observation, model, _ = simulated(scene)
+    blind = model.replace(operators={"lr": None, "guide": model["guide"]})
+    fitted = fit_udaln(observation, blind, key=jax.random.key(0), effort=0.002, constrained=False)
+    assert abs(float(fitted.model["lr"].psf.sum()) - 1) > 1e-5
+
+
+def test_panchromatic_guide_and_a_grid_that_is_not_nested(scene):
+    grid = Grid(2, (0.0, 0.0))
+    observation, *_ = simulated(scene, jnp.full((1, 12), 1 / 12, jnp.float32))
+    blind = ObservationModel({"lr": None, "guide": None}, grid)
+    keys = jax.random.split(jax.random.key(0), 2)
+    fitted = fit_udaln(observation, blind, key=keys, effort=0.0005)
+    assert fitted.product.shape == (2, 1, 24, 24, 12)
+    assert fitted.model["lr"].psf.shape == (2, 5, 5)
+    assert np.isfinite(fitted.product).all()
+
+
+def test_row():
+    assert UDALN.method.steps == 65_000
+    assert UDALN.parameters == (2206, Bands(46, 8, 5))

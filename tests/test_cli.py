@@ -1,0 +1,247 @@
+"""The command line through its real entry point."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import rasterio
+import scipy.io
+from affine import Affine
+
+from jfusion.cli import main
+from jfusion.data import readers, scenes
+
+COMMAND = [sys.executable, "-m", "jfusion.cli"]
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """A Landsat-8 pair as files."""
+    files = tmp_path / "ms.tif", tmp_path / "pan.tif"
+    for file, role in zip(files, ("msi", "pan"), strict=True):
+        shutil.copy(scenes.path("landsat8_tiny", role), file)
+    return files
+
+
+def write(
+    path: Path, image: np.ndarray, *, step: float = 30.0, crs: str = "EPSG:32632", x: float = 0.0, **profile
+) -> Path:
+    bands, height, width = image.shape
+    transform = Affine(step, 0, 500000 + x, 0, -step, 5600000)
+    with rasterio.open(
+        path, "w", driver="GTiff", count=bands, height=height, width=width, dtype=image.dtype, crs=crs,
+        transform=transform, **profile,
+    ) as file:  # fmt: skip
+        file.write(image)
+    return path
+
+
+def image(bands: int, size: int, dtype=np.uint16) -> np.ndarray:
+    return (np.random.default_rng(0).random((bands, size, size)) * 1000 + 100).astype(dtype)
+
+
+def good(folder: Path) -> tuple[Path, Path]:
+    return write(folder / "a.tif", image(4, 16)), write(folder / "b.tif", image(1, 32), step=15.0)
+
+
+def test_fuse_writes_a_georeferenced_cog(pair: tuple[Path, Path], tmp_path: Path, capsys) -> None:
+    out = tmp_path / "sharp.tif"
+    assert main(["fuse", *map(str, pair), str(out), "--json", "-q"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["task"] == "pansharpening"
+    assert said["ratio"] == 2
+    with rasterio.open(out) as product, rasterio.open(pair[1]) as pan, rasterio.open(pair[0]) as ms:
+        assert product.crs == pan.crs
+        assert product.dtypes == ms.dtypes
+        assert product.nodata == ms.nodata
+        assert product.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        corner = product.transform @ (0, 0)
+        row, column = (~pan.transform) @ corner
+        assert row == int(row)
+        assert column == int(column)
+        assert product.count == ms.count
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_fused_centres_lie_on_the_coarse_ones(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """Where Landsat's pixel centres coincide, the product sampled there resembles the coarse image most."""
+    out = tmp_path / "sharp.tif"
+    assert main(["fuse", *map(str, pair), str(out), "-q", "--system", "cubic"]) == 0
+    product, coarse = readers.read(out), readers.read(pair[0])
+    assert product.transform is not None
+    assert coarse.transform is not None
+    columns, rows = np.meshgrid(np.arange(5, 35) + 0.5, np.arange(5, 35) + 0.5)
+    x, y = coarse.transform @ (columns, rows)
+    fine_columns, fine_rows = (~product.transform) @ (x, y)
+    sampled = product.image[np.floor(fine_rows).astype(int), np.floor(fine_columns).astype(int)]
+    np.testing.assert_allclose(sampled, coarse.image[5:35, 5:35], atol=1.01)
+
+
+def test_existing_output_is_kept(pair: tuple[Path, Path], tmp_path: Path, capsys) -> None:
+    out = tmp_path / "sharp.tif"
+    out.write_text("precious")
+    assert main(["fuse", *map(str, pair), str(out), "-q"]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert out.read_text() == "precious"
+    assert main(["fuse", *map(str, pair), str(out), "-q", "--overwrite", "--system", "cubic"]) == 0
+    assert readers.read(out).bands == 7
+
+
+def test_windows_equal_the_whole_for_a_local_system(tmp_path: Path) -> None:
+    lr = write(tmp_path / "ms.tif", image(3, 72, np.float32))
+    guide = write(tmp_path / "pan.tif", image(1, 144, np.float32), step=15.0)
+    whole, tiled = tmp_path / "whole.tif", tmp_path / "tiled.tif"
+    assert main(["fuse", str(lr), str(guide), str(whole), "-q", "--system", "cubic"]) == 0
+    assert main(["fuse", str(lr), str(guide), str(tiled), "-q", "--system", "cubic", "--tile", "64"]) == 0
+    np.testing.assert_allclose(readers.read(tiled).image, readers.read(whole).image, rtol=1e-5)
+
+
+def test_nodata_spreads_no_further_than_it_must(tmp_path: Path) -> None:
+    ms = image(2, 16)
+    ms[:, 8, 8] = 0
+    lr = write(tmp_path / "ms.tif", ms, nodata=0)
+    guide = write(tmp_path / "pan.tif", image(1, 32), step=15.0)
+    out = tmp_path / "sharp.tif"
+    assert main(["fuse", str(lr), str(guide), str(out), "-q", "--system", "cubic"]) == 0
+    valid = readers.read(out).valid
+    assert not valid[16:18, 16:18].any()
+    assert valid.sum() == valid.size - 6 * 6
+
+
+def _cases(folder: Path) -> dict[str, tuple[list[str], str]]:
+    lr, guide = (str(path) for path in good(folder))
+    truncated = folder / "truncated.tif"
+    truncated.write_bytes(Path(guide).read_bytes()[:1500])
+    text = folder / "text.tif"
+    text.write_text("no image")
+    scipy.io.savemat(folder / "cube.mat", {"cube": np.ones((4, 4, 3)), "truth": np.ones((4, 4, 2))})
+    with h5py.File(folder / "words.h5", "w") as file:
+        file["words"] = np.array([b"a", b"b"])
+    nan = image(1, 32, np.float32)
+    nan[0, 3, 3] = np.nan
+    blank = write(folder / "blank.tif", np.zeros((4, 16, 16), np.uint16), nodata=0)
+    return {
+        "missing file": ([str(folder / "nowhere.tif"), guide], "nowhere.tif"),
+        "not an image": ([str(text), guide], "text.tif"),
+        "truncated": ([lr, str(truncated)], "truncated.tif"),
+        "ratio not an integer": ([lr, str(write(folder / "c.tif", image(1, 40), step=13.0))], "integer"),
+        "ratio below one": ([guide, lr], "finer"),
+        "no overlap": ([lr, str(write(folder / "d.tif", image(1, 32), step=15.0, x=9e5))], "in common"),
+        "other CRS": ([lr, str(write(folder / "e.tif", image(1, 32), step=15.0, crs="EPSG:4326"))], "EPSG:4326"),
+        "band count": ([lr, guide, "--lr-sensor", "landsat8_oli"], "landsat8_oli"),
+        "unknown sensor": ([lr, guide, "--lr-sensor", "landsat88"], "landsat88"),
+        "unknown system": ([lr, guide, "--system", "gsaa"], "gsa"),
+        "all nodata": ([str(blank), guide], "nodata"),
+        "NaN": ([lr, str(write(folder / "f.tif", nan, step=15.0))], "NaN"),
+        "complex": ([str(write(folder / "g.tif", image(4, 16).astype(np.complex64))), guide], "complex"),
+        "strings": ([str(folder / "words.h5"), guide], "words.h5"),
+        "MATLAB key": ([str(folder / "cube.mat"), guide, "--lr-key", "cub"], "truth"),
+        "weights for a classical system": ([lr, guide, "--system", "gsa", "--weights", lr], "weights"),
+        "no weights": ([lr, guide, "--system", "fusionnet", "--weights", lr], "weights"),
+        "tile": ([lr, guide, "--tile", "1"], "tile"),
+    }  # fmt: skip
+
+
+CASES = """missing file, not an image, truncated, ratio not an integer, ratio below one, no overlap, other CRS,
+band count, unknown sensor, unknown system, all nodata, NaN, complex, strings, MATLAB key,
+weights for a classical system, no weights, tile""".replace("\n", " ").split(", ")
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_bad_input_is_one_sentence(case: str, tmp_path: Path, capsys) -> None:
+    cases = _cases(tmp_path)
+    assert set(cases) == set(CASES)
+    arguments, said = cases[case]
+    before = {path.name for path in tmp_path.iterdir()}
+    code = main(["fuse", *arguments[:2], str(tmp_path / "out.tif"), *arguments[2:], "-q"])
+    captured = capsys.readouterr()
+    assert code == 2, captured.err
+    assert captured.err.startswith("jfusion: error: ")
+    assert captured.err.count("\n") == 1
+    assert said in captured.err
+    assert captured.out == ""
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("target", ["missing/out.tif", "."])
+def test_unwritable_output(target: str, tmp_path: Path, capsys) -> None:
+    lr, guide = good(tmp_path)
+    assert main(["fuse", str(lr), str(guide), str(tmp_path / target), "-q"]) == 2
+    assert capsys.readouterr().err.startswith("jfusion: error: ")
+
+
+def test_no_space_left(tmp_path: Path, capsys, monkeypatch) -> None:
+    lr, guide = good(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 100))  # type: ignore[attr-defined]
+    assert main(["fuse", str(lr), str(guide), str(tmp_path / "out.tif"), "-q"]) == 2
+    assert "space" in capsys.readouterr().err
+    assert not (tmp_path / "out.tif").exists()
+
+
+def test_verbose_shows_the_cause(tmp_path: Path, capsys) -> None:
+    text = tmp_path / "text.tif"
+    text.write_text("no image")
+    assert main(["fuse", str(text), str(text), str(tmp_path / "out.tif"), "-v"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_usage_errors_are_exit_code_2() -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["fuse", "one.tif"])
+    assert stop.value.code == 2
+
+
+def test_simulate_then_fuse_then_evaluate(tmp_path: Path, capsys) -> None:
+    """A protocol read back makes the same files; fusion and evaluation take them."""
+    first, second = tmp_path / "one", tmp_path / "two"
+    assert main(["simulate", "aviris_california", str(first), "--ratio", "2", "--lr-snr", "30", "-q",
+                 "--guide-bands", "B2", "B3", "B4"]) == 0  # fmt: skip
+    assert main(["simulate", "aviris_california", str(second), "--protocol", str(first / "protocol.json"), "-q"]) == 0
+    for name in ("lr", "guide", "reference"):
+        np.testing.assert_array_equal(
+            readers.read(first / f"{name}.tif").image, readers.read(second / f"{name}.tif").image
+        )
+    sharp = tmp_path / "sharp.tif"
+    files = [str(first / "lr.tif"), str(first / "guide.tif")]
+    assert main(["fuse", *files, str(sharp), "-q", "--system", "gsa"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(sharp), "--reference", str(first / "reference.tif"), "--ratio", "2", "--json"]) == 0
+    with_truth = json.loads(capsys.readouterr().out)
+    assert with_truth["PSNR"]["value"] > 25
+    assert with_truth["ERGAS"]["convention"]
+    assert main(["evaluate", str(sharp), "--lr", files[0], "--guide", files[1], "--json"]) == 0
+    assert 0 < json.loads(capsys.readouterr().out)["QNR"]["value"] <= 1
+
+
+def test_lists(capsys) -> None:
+    assert main(["list", "--json"]) == 0
+    assert "gsa" in {row["name"] for row in json.loads(capsys.readouterr().out)}
+    assert main(["show", "fusionnet"]) == 0
+    assert "78,632" in capsys.readouterr().out
+    assert main(["sensors", "landsat8_oli", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bands"][0]["name"] == "B1"
+    assert main(["list", "--task", "pansharpning"]) == 2
+
+
+def test_termination_leaves_nothing(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """SIGTERM in the middle: exit code 143 and no file under the output's name, nor beside it."""
+    out = tmp_path / "sharp.tif"
+    process = subprocess.Popen(
+        [*COMMAND, "fuse", *map(str, pair), str(out), "-q", "--system", "fusionnet"],
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".sharp.tif.*")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ms.tif", "pan.tif"]
