@@ -173,7 +173,7 @@ class System:
         differences: what differs from the paper or from its release.
         parameters: (count, `Bands` at which the count holds), for networks.
         needs_model: whether PSF and SRF must be known, or estimated first.
-        local: reach in high-resolution pixels where a product pixel depends on no pixel further away than that, so
+        local: reach in low-resolution pixels where a product pixel depends on no pixel further away than that, so
             that a scene may be cut into tiles without a seam; None where statistics of the whole image enter.
     """
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.flatten_util import ravel_pytree
 
 from jfusion.operators.linear import pytree
 
 
 @pytree
 class Record:
-    """Parameters and losses of the last recorded steps, in rings; `count` steps were recorded in all."""
+    """Parameters, each as one vector, and losses of the last recorded steps, in rings; `count` were recorded in all."""
 
-    snapshots: Any
+    snapshots: Array
     losses: Array
     count: Array
     pause: Array
@@ -44,9 +44,8 @@ class Rollback:
 
     def begin(self, params: Any) -> Record:
         """An empty record."""
-        snapshots = jax.tree.map(lambda p: jnp.zeros((self.back, *p.shape), p.dtype), params)
-        zero = jnp.zeros((), jnp.int32)
-        return Record(snapshots, jnp.zeros(self.window), zero, zero)
+        flat, zero = ravel_pytree(params)[0], jnp.zeros((), jnp.int32)
+        return Record(jnp.zeros((self.back, flat.size), flat.dtype), jnp.zeros(self.window), zero, zero)
 
     def __call__(self, record: Record, loss: Array, params: Any, updated: Any) -> tuple[Record, Any]:
         """The record after one more step and the parameters to go on with.
@@ -61,13 +60,14 @@ class Rollback:
         reference = jnp.roll(record.losses, -slot)[: self.window // 2].mean()
         risen = (record.count > max(self.start, self.window)) & (loss - reference > self.tolerance)
         recorded = ~risen & (record.pause == 0)
-        proceed = jax.tree.map(lambda ring, new: jnp.where(risen, ring[oldest], new), record.snapshots, updated)
+        flat, restore = ravel_pytree(params)
+        proceed = restore(jnp.where(risen, record.snapshots[oldest], ravel_pytree(updated)[0]))
 
         def put(ring: Array, at: Array, value: Array) -> Array:
             return ring.at[at].set(jnp.where(recorded, value, ring[at]))
 
         after = Record(
-            jax.tree.map(lambda ring, p: put(ring, oldest, p), record.snapshots, params),
+            put(record.snapshots, oldest, flat),
             put(record.losses, slot, loss),
             record.count + recorded,
             jnp.where(risen, self.pause, jnp.maximum(record.pause - 1, 0)),

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -137,7 +138,7 @@ class Prox(nnx.Module):
 
     def __init__(self, channels: int, features: int = 0, *, width: int = 32, depth: int = 1, rngs: nnx.Rngs) -> None:
         sizes = [channels + features, *[width] * (depth + 1)]
-        self.inner = nnx.List([Conv(i, o, 3, padding="reflect", rngs=rngs) for i, o in zip(sizes, sizes[1:])])
+        self.inner = nnx.List([Conv(i, o, 3, padding="reflect", rngs=rngs) for i, o in pairwise(sizes)])
         small = jax.nn.initializers.normal(0.1 / (3 * math.sqrt(width)))
         self.outer = Conv(width, channels, 3, padding="reflect", kernel_init=small, rngs=rngs)
 

@@ -52,6 +52,7 @@ def bdsd(observation: Observation, model: ObservationModel) -> Array:
     ``low`` a Gaussian blur as wide in low-resolution pixels as that response is in the scene's. Where the response is
     not known it is the Gaussian with an MTF of 0.30 at the Nyquist frequency. Above ten bands, ``gamma`` acts on the
     ten strongest components of the spectra, since gains of a hundred collinear bands cannot be told apart.
+    Garzelli et al., TGRS 46(1), 2008.
     """
     expanded = upsample(observation["lr"], model.grid, "interp23")
     return expanded + mix(jnp.concatenate([expanded, observation["guide"]], axis=-1), gains(observation, model))

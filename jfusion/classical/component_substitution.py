@@ -21,7 +21,7 @@ def brovey(observation: Observation, model: ObservationModel) -> Array:
     ``M`` is the cubic interpolation of ``lr`` and ``R`` the spectral response of the guide, so nothing but the
     neighbourhood of a pixel enters and no histogram is matched: guide and ``lr`` have to be in the same units. With
     several guide bands, band k takes the ratio of the guide band that is spectrally nearest (`select`). Where the
-    intensity is not positive the ratio is 1.
+    intensity is not positive the ratio is 1. After Gillespie et al., RSE 22(3), 1987.
 
     Raises:
         InputError: the spectral response of the guide is not known.
@@ -37,7 +37,7 @@ def gsa(observation: Observation, model: ObservationModel) -> Array:
     The weights of the intensity ``I_j = sum_b w_bj M_b + c_j`` come from the least-squares regression of the degraded
     guide on ``lr``, and ``g`` from the regression of ``M`` on the intensities: for one guide band
     ``g_k = cov(I, M_k) / var(I)``. The guide is degraded by the response of ``lr``, or the Gaussian with an MTF of 0.30
-    at the Nyquist frequency where that is not known.
+    at the Nyquist frequency where that is not known. Aiazzi et al., TGRS 45(10), 2007.
     """
     lr, guide = observation["lr"], observation["guide"]
     expanded = upsample(lr, model.grid, "interp23")
@@ -63,7 +63,8 @@ BROVEY = System(
     method=Classical(brovey),
     differences="As GDAL's pansharpening with the sensor's spectral response for weights; toolboxes weigh all bands "
     "alike and match the guide's mean and standard deviation, which makes a pixel depend on the whole image.",
-    local=64,
+    needs_model=True,
+    local=2,
 )
 
 GSA = System(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -24,7 +25,6 @@ from jfusion.operators import (
     SpectralResponse,
     box_psf,
     mtf_psf,
-    psf_kernel,
 )
 
 MTF_GAIN = 0.30
@@ -55,9 +55,10 @@ def lr_response(model: ObservationModel) -> SpatialResponse:
 
 
 def shared_response(response: SpatialResponse) -> SpatialResponse:
-    """The response with one PSF for all bands: their mean where each band has its own."""
-    kernel = psf_kernel(response.psf)
-    return response if kernel.ndim == 2 else dataclasses.replace(response, psf=kernel.mean(-1))
+    """The response with one PSF for all bands: the mean profiles, or kernel, where each band has its own."""
+    axes = 1 if isinstance(response.psf, tuple) else 2
+    psf = jax.tree.map(lambda part: part if part.ndim == axes else part.mean(-1), response.psf)
+    return dataclasses.replace(response, psf=psf)
 
 
 def degrade(image: Array, model: ObservationModel) -> Array:

@@ -10,12 +10,15 @@ from jfusion.tasks import SPATIOSPECTRAL
 
 
 def cubic(observation: Observation, model: ObservationModel) -> Array:
-    """Cubic convolution (Keys, a = -1/2) of ``lr``; the guide is not used."""
+    """Cubic convolution of ``lr`` with a = -1/2 (Keys, TASSP 29(6), 1981); the guide is not used."""
     return upsample(observation["lr"], model.grid, "cubic")
 
 
 def interp23(observation: Observation, model: ObservationModel) -> Array:
-    """The 23-tap half-band polynomial applied to ``lr`` octave by octave ("EXP"); the guide is not used."""
+    """The 23-tap half-band polynomial applied to ``lr`` octave by octave, the toolboxes' "EXP"; no guide is used.
+
+    Aiazzi et al., TGRS 40(10), 2002.
+    """
     return upsample(observation["lr"], model.grid, "interp23")
 
 
@@ -33,7 +36,7 @@ CUBIC = System(
     ),
     summary="Interpolates the low-resolution image; the trivial baseline.",
     method=Classical(cubic),
-    local=64,
+    local=2,
 )
 
 INTERP23 = System(
@@ -52,5 +55,5 @@ INTERP23 = System(
     summary="Interpolates the low-resolution image with the filter on which the toolboxes' other methods build.",
     method=Classical(interp23),
     differences="Edges are repeated where the toolboxes wrap around; phases and ratios are those of the grid.",
-    local=192,
+    local=12,
 )

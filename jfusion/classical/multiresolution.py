@@ -44,7 +44,7 @@ def mtf_glp(observation: Observation, model: ObservationModel) -> Array:
 
     ``P'_k = (P_k - mean P_k) std(M_k) / std(low(P_k)) + mean M_k``. ``low`` degrades by the response of ``lr`` and
     interpolates back; where the response is not known it is the Gaussian with an MTF of 0.30 at the Nyquist frequency.
-    A guide that does not correlate with a band hurts it: see `mtf_glp_cbd`.
+    A guide that does not correlate with a band hurts it: see `mtf_glp_cbd`. Aiazzi et al., PE&RS 72(5), 2006.
     """
     expanded, guide, low = _matched(observation, model)
     return expanded + guide - low
@@ -54,7 +54,7 @@ def mtf_glp_cbd(observation: Observation, model: ObservationModel) -> Array:
     """MTF-GLP with regression-based injection: ``X_k = M_k + sum_j g_jk (P_j - low(P_j))``.
 
     The gains are those of the least-squares regression of ``lr`` on the degraded guide; for one guide band
-    ``g_k = cov(Y_k, D P) / var(D P)``. ``low`` as in `mtf_glp`.
+    ``g_k = cov(Y_k, D P) / var(D P)``. ``low`` as in `mtf_glp`. Alparone et al., TGRS 45(10), 2007.
     """
     guide = synthesise(observation, model)
     return upsample(observation["lr"], model.grid, "interp23") + guide - _low(guide, model)
@@ -63,7 +63,8 @@ def mtf_glp_cbd(observation: Observation, model: ObservationModel) -> Array:
 def mtf_glp_hpm(observation: Observation, model: ObservationModel) -> Array:
     """MTF-GLP with high-pass modulation: ``X_k = M_k P'_k / low(P'_k)``, with ``P'`` and ``low`` as in `mtf_glp`.
 
-    The ratio is held within [0, ratio^2] and is 1 where ``low(P'_k)`` is not positive.
+    The ratio is held within [0, ratio^2] and is 1 where ``low(P'_k)`` is not positive. Aiazzi et al., GRSS/ISPRS Joint
+    Workshop on Urban Areas, 2003.
     """
     expanded, guide, low = _matched(observation, model)
     return expanded * _modulation(guide, low, model.ratio)
@@ -76,6 +77,7 @@ def sfim(observation: Observation, model: ObservationModel) -> Array:
     ratio is even). Nothing is matched: only ratios of the guide enter, so its units do not matter, and only the
     neighbourhood of a pixel. With several guide bands, band k takes the ratio of the one that is spectrally nearest
     (`select`). The ratio is held within [0, ratio^2] and is 1 where the mean is not positive.
+    Liu, IJRS 21(18), 2000.
 
     Raises:
         InputError: the guide has several bands and their spectral response is not known.
@@ -156,5 +158,6 @@ SFIM = System(
     method=Classical(sfim),
     differences="No histogram is matched, as in the paper; toolboxes match the guide to each band first. The mean has "
     "the width of the ratio where toolboxes take ratio + 1 taps for an even one.",
-    local=64,
+    needs_model=True,
+    local=2,
 )

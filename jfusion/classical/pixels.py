@@ -8,8 +8,9 @@ from jax import Array
 
 from jfusion.operators.linear import pytree
 
-CONSTANT = 1e-5
-"""A band whose standard deviation is below this fraction of its root mean square counts as constant."""
+NEGLIGIBLE = 1e-5
+"""What is smaller than this fraction of the largest is rounding, not signal: a band's standard deviation against its
+root mean square, a singular value against the first."""
 
 
 def band_mean(image: Array) -> Array:
@@ -18,10 +19,10 @@ def band_mean(image: Array) -> Array:
 
 
 def band_std(image: Array) -> Array:
-    """Standard deviation of every band, ``(..., 1, 1, band)``; exactly 0 for a band that is constant (`CONSTANT`)."""
+    """Standard deviation of every band, ``(..., 1, 1, band)``; exactly 0 for a band that is constant (`NEGLIGIBLE`)."""
     mean = band_mean(image)
     std = jnp.sqrt(band_mean((image - mean) ** 2))
-    return jnp.where(std > CONSTANT * jnp.hypot(mean, std), std, 0)
+    return jnp.where(std > NEGLIGIBLE * jnp.hypot(mean, std), std, 0)
 
 
 def ratio_or_one(numerator: Array, denominator: Array) -> Array:
@@ -71,7 +72,7 @@ def least_squares(target: Array, on: Array) -> Array:
 
     def solve(target: Array, on: Array) -> Array:
         q, r = jnp.linalg.qr(on.reshape(-1, on.shape[-1]))
-        return jnp.linalg.lstsq(r, matmul(q.T, target.reshape(-1, target.shape[-1])))[0]
+        return jnp.linalg.lstsq(r, matmul(q.T, target.reshape(-1, target.shape[-1])), rcond=NEGLIGIBLE)[0]
 
     return jax.vmap(solve)(target, on * inverse) * jnp.swapaxes(inverse[:, 0], -1, -2)
 
@@ -86,12 +87,12 @@ def regress(target: Array, on: Array) -> Affine:
 def subspace(image: Array, dimension: int) -> Array:
     """Orthonormal basis ``(batch, band, component)`` of the subspace that holds most of the pixels' energy.
 
-    Left singular vectors of the matrix of spectra, not centred, strongest first; fewer than ``dimension`` where the
-    image has fewer bands or pixels.
+    Right singular vectors of the matrix of spectra, not centred, strongest first: ``dimension`` of them or as many as
+    there are bands or pixels. Vectors of zeros stand for components without energy (`NEGLIGIBLE`).
     """
 
     def basis(spectra: Array) -> Array:
-        r = jnp.linalg.qr(spectra, mode="r")
-        return jnp.linalg.svd(r, full_matrices=False)[2][:dimension].T
+        _, energy, vectors = jnp.linalg.svd(jnp.linalg.qr(spectra, mode="r"), full_matrices=False)
+        return (vectors * (energy > NEGLIGIBLE * energy[0])[:, None])[:dimension].T
 
     return jax.vmap(basis)(image.reshape(image.shape[0], -1, image.shape[-1]))

@@ -82,7 +82,7 @@ def fuse(observation: Observation, model: ObservationModel) -> Array:
     Y is ``lr`` with spatial response H, Z the guide with spectral response R, and ``s^2`` their noise variances (40 dB
     below the image where the model does not say). E spans the ten strongest components of Y's spectra, m is the cubic
     interpolation of Y's coefficients and C their covariance over the image. The misfit is measured with the model's
-    boundary, the solution treats the image as periodic.
+    boundary, the solution treats the image as periodic. Wei et al., TIP 24(11), 2015.
 
     Raises:
         InputError: the spatial or spectral response is not known.
@@ -119,6 +119,7 @@ FUSE = System(
     ),
     summary="Gaussian posterior mean in a spectral subspace: one solve by pixel, one by frequency, no iterations.",
     method=Classical(fuse),
+    needs_model=True,
     differences="The prior has the covariance of the low-resolution spectra where the release takes a multiple of the "
     "identity; the equation is solved as two Gaussian updates, which divide by no small number; cubic interpolation "
     "in place of splines.",

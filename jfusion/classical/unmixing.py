@@ -8,7 +8,7 @@ from jax import Array
 
 from jfusion.catalogue import Classical, Paper, System
 from jfusion.classical.hypersharpening import known_response, shared_response, srf
-from jfusion.classical.pixels import matmul, mix, subspace
+from jfusion.classical.pixels import NEGLIGIBLE, matmul, mix, subspace
 from jfusion.operators import Grid, Observation, ObservationModel, SpatialResponse, upsample
 from jfusion.tasks import SPATIOSPECTRAL
 
@@ -25,7 +25,8 @@ def endmembers(spectra: Array, count: int) -> Array:
 
     Each is the pixel with the largest norm once the span of those before it is projected out, all within the
     ``count``-dimensional subspace of the spectra: VCA (Nascimento and Dias, TGRS 43(4), 2005) without its random
-    directions, as analysed by Gillis and Vavasis, TPAMI 36(4), 2014.
+    directions, as analysed by Gillis and Vavasis, TPAMI 36(4), 2014. The first pixel stands in for each that is
+    missing where the spectra have a smaller rank.
 
     Args:
         spectra: ``(pixel, band)``.
@@ -33,10 +34,11 @@ def endmembers(spectra: Array, count: int) -> Array:
     """
     basis = subspace(spectra[None, None], count)[0]
     coordinates = matmul(spectra, basis)
+    threshold = NEGLIGIBLE**2 * jnp.max(jnp.sum(coordinates**2, axis=1))
 
     def pick(rest: Array, _: None) -> tuple[Array, Array]:
         energy = jnp.sum(rest**2, axis=1)
-        index = jnp.argmax(energy)
+        index = jnp.argmax(jnp.where(energy > threshold, energy, 0))
         direction = rest[index] / jnp.sqrt(jnp.maximum(energy[index], EPS))
         return rest - matmul(rest, direction)[:, None] * direction, index
 
@@ -116,7 +118,7 @@ def cnmf(observation: Observation, model: ObservationModel) -> Array:
        being free only where the guide has more than three bands.
     3. ``Y = (H A) W`` with the spatial response H of ``lr``: W again.
 
-    Negative values of either image count as 0.
+    Negative values of either image count as 0. Yokoya et al., TGRS 50(2), 2012.
 
     Raises:
         InputError: the spatial or spectral response is not known.
@@ -144,6 +146,7 @@ CNMF = System(
     ),
     summary="Unmixes both images in turn, tied by their responses, and multiplies endmembers by abundances.",
     method=Classical(cnmf),
+    needs_model=True,
     differences="Successive projection in place of VCA; 30 endmembers (or as many as bands) where the toolbox may take "
     "more; fixed numbers of updates, 200 for a panchromatic guide too; the responses are the model's, not estimated "
     "inside; the weight of the sum of abundances follows the images' scale; endmembers are refitted last to the "

@@ -102,6 +102,7 @@ def hysure(observation: Observation, model: ObservationModel) -> Array:
     Y is ``lr`` with blur B and decimation M, Z the guide with spectral response R, both over the maximum of Y; E the
     ten purest spectra of Y, D the differences between neighbours, whose norm is taken over both directions and all
     endmembers. Blur and differences treat the image as periodic.
+    Simões et al., TGRS 53(6), 2015.
 
     Raises:
         InputError: the spatial or spectral response is not known.
@@ -133,6 +134,7 @@ HYSURE = System(
     ),
     summary="Least squares in both observations with total variation that is shared by all abundances, by ADMM.",
     method=Classical(hysure),
+    needs_model=True,
     differences="The responses are the model's, not estimated inside; successive projection in place of the largest of "
     "20 VCA simplices; always 200 steps, and one weight of the total variation for every kind of guide.",
 )

@@ -35,7 +35,7 @@ DEFAULT_SYSTEMS = {"pansharpening": "mtf_glp_hpm", "hs_pansharpening": "hysure",
 MEMORY_MIB = 1024
 """Working memory that a window may take."""
 
-COPIES = 12
+COPIES = 30
 """Float copies of a window's bands that a system holds at once, by experience."""
 
 BLEND_MARGIN = 16
@@ -295,7 +295,7 @@ class Layout:
             tile = max(int(math.sqrt(memory * 2**20 / (4 * COPIES * (lr.bands + guide.bands)))), ratio)
         if tile < ratio:
             raise InputError(f"a tile must be at least one low-resolution pixel ({ratio} pixels) wide, but is {tile}.")
-        margin = BLEND_MARGIN if system.local is None else math.ceil(system.local / ratio) + 1
+        margin = BLEND_MARGIN if system.local is None else system.local + 1
         rows, columns = (spans(n, tile // ratio, margin, ratio, system.local is None) for n in (lr.height, lr.width))
         layout = Layout(lr.height, lr.width, rows, columns)
         if layout.windows > 1 and isinstance(system.method, Fitted):

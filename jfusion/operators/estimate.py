@@ -24,7 +24,7 @@ from jfusion.operators.grid import Grid
 from jfusion.operators.linear import LinearOperator, check_image
 from jfusion.operators.observation import Observation, ObservationModel
 from jfusion.operators.psf import gaussian_psf
-from jfusion.operators.spatial import Blur, Boundary, Psf, SpatialResponse, _source, check_boundary, psf_kernel
+from jfusion.operators.spatial import Blur, Boundary, Psf, SpatialResponse, _source, psf_kernel
 from jfusion.operators.spectral import SpectralResponse
 
 AVERAGING = 2.0
@@ -43,8 +43,8 @@ class Estimate:
 
     Attributes:
         model: the given model with its unknown operators filled in.
-        residual: ``|R lr - H guide| / |H guide|`` of every guide band, ``(l,)``.
-        r_squared: share of the variance of ``H guide`` that ``R lr`` explains, ``(l,)``.
+        residual: ``|R lr - H guide| / |H guide|`` of every guide band, ``(l,)``, away from the border.
+        r_squared: share of the variance of ``H guide`` that ``R lr`` explains, ``(l,)``, away from the border.
     """
 
     model: ObservationModel
@@ -86,26 +86,38 @@ def _fit_srf(lr: Array, degraded: Array, support: Array, smoothness: Array | flo
     return _nonnegative(gram / scale + penalty, moment / scale, support.T).T
 
 
-def _fit_psf(
-    guide: Array, target: Array, size: int, grid: Grid, boundary: Boundary, smoothness: Array | float
-) -> Array:
-    """Kernel ``(size, size)`` of unit sum that makes ``target`` from ``guide``; means and scales do not count."""
-    rows = _source(guide.shape[-3], size, grid.ratio, grid.phase[0], boundary)
-    columns = _source(guide.shape[-2], size, grid.ratio, grid.phase[1], boundary)
+def _margin(size: int, ratio: int) -> int:
+    """How many low-resolution pixels next to the border have a PSF that reaches beyond it."""
+    return -(-(size // 2) // ratio)
+
+
+def _interior(image: Array, margin: int) -> Array:
+    return image[:, margin : image.shape[1] - margin, margin : image.shape[2] - margin]
+
+
+def _fit_psf(guide: Array, target: Array, size: int, grid: Grid, smoothness: Array | float) -> Array:
+    """Kernel ``(size, size)`` of unit sum that makes ``target``, an interior, from ``guide``; offsets do not count."""
+    margin = _margin(size, grid.ratio)
+    rows, columns = (
+        _source(length, size, grid.ratio, phase, "circular")[margin : length // grid.ratio - margin]
+        for length, phase in zip(guide.shape[1:3], grid.phase, strict=True)
+    )
     mean, deviation = guide.mean((0, 1, 2)), guide.std((0, 1, 2))
     deviation = jnp.where(deviation > 0, deviation, 1)
     guide, target = (guide - mean) / deviation, (target - target.mean((0, 1, 2))) / deviation
 
-    def add(sums: tuple[Array, Array], line: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
+    def add(sums: tuple[Array, ...], line: tuple[Array, Array]) -> tuple[tuple[Array, ...], None]:
         row, wanted = line
-        patches = guide[:, row][:, :, columns]
-        patches = jnp.moveaxis(patches, 3, 2).reshape(guide.shape[0], size * size, -1)
-        wanted = wanted.reshape(guide.shape[0], -1)
-        gram = jnp.einsum("bip,bjp->ij", patches, patches, precision="highest")
-        return (sums[0] + gram, sums[1] + jnp.einsum("bip,bp->i", patches, wanted, precision="highest")), None
+        patches = jnp.moveaxis(guide[:, row][:, :, columns], 3, 2)
+        patches = patches.reshape(guide.shape[0], size * size, *wanted.shape[1:])
+        gram = jnp.einsum("bipc,bjpc->ij", patches, patches, precision="highest")
+        moment = jnp.einsum("bipc,bpc->i", patches, wanted, precision="highest")
+        return (sums[0] + gram, sums[1] + moment, sums[2] + patches.sum((0, 2))), None
 
-    zero = jnp.zeros((size * size, size * size), guide.dtype), jnp.zeros(size * size, guide.dtype)
-    (gram, moment), _ = jax.lax.scan(add, zero, (jnp.asarray(rows), jnp.moveaxis(target, 1, 0)))
+    taps, bands = size * size, guide.shape[-1]
+    zero = tuple(jnp.zeros(shape, guide.dtype) for shape in ((taps, taps), (taps,), (taps, bands)))
+    (gram, moment, total), _ = jax.lax.scan(add, zero, (jnp.asarray(rows), jnp.moveaxis(target, 1, 0)))
+    gram = gram - jnp.matmul(total, total.T, precision="highest") / (target.size // bands)
     scale = jnp.trace(gram) / size**2
     line = _differences(size, fixed_ends=True)
     plane = np.kron(line, np.eye(size)) + np.kron(np.eye(size), line)
@@ -126,33 +138,34 @@ def _estimate(
     smoothness: tuple[float, float],
 ) -> tuple[LinearOperator, LinearOperator, Array, Array]:
     lr, guide = observation["lr"], observation["guide"]
+    margin = _margin(size, grid.ratio)
 
     def response(psf: Psf) -> LinearOperator:
         return SpatialResponse(psf, grid.ratio, grid.phase, boundary)
 
-    def fit_srf(spatial: LinearOperator) -> Array:
-        return _fit_srf(lr, spatial(guide), support, smoothness[0])
+    def fit_srf(lr: Array, degraded: Array) -> Array:
+        return _fit_srf(_interior(lr, margin), _interior(degraded, margin), support, smoothness[0])
 
     def fit_psf(spectral: LinearOperator) -> Array:
-        return _fit_psf(guide, spectral(lr), size, grid, boundary, smoothness[1])
+        return _fit_psf(guide, _interior(spectral(lr), margin), size, grid, smoothness[1])
 
     def turn(srf: Array, _: None) -> tuple[Array, Array]:
         psf = fit_psf(SpectralResponse(srf))
-        return fit_srf(response(psf)), psf
+        return fit_srf(lr, response(psf)(guide)), psf
 
     if spatial is not None:
-        spectral = SpectralResponse(fit_srf(spatial)) if spectral is None else spectral
+        spectral = SpectralResponse(fit_srf(lr, spatial(guide))) if spectral is None else spectral
     elif spectral is not None:
         spatial = response(fit_psf(spectral))
     else:
-        averaging = min(AVERAGING, (min(lr.shape[-3:-1]) - 3) / 3)
+        averaging = min(AVERAGING, (min(lr.shape[1:3]) - 3) / 3)
         wide = gaussian_psf(grid.ratio * math.hypot(averaging, TYPICAL_SIGMA), grid)
         local = gaussian_psf(averaging, Grid(1, (0.0, 0.0)))
-        start = _fit_srf(Blur(local, boundary)(lr), response(wide)(guide), support, smoothness[0])
+        start = fit_srf(Blur(local, "reflect")(lr), SpatialResponse(wide, grid.ratio, grid.phase, "reflect")(guide))
         srf, psfs = jax.lax.scan(turn, start, length=ROUNDS)
         spatial, spectral = response(psfs[-1]), SpectralResponse(srf)
 
-    seen, predicted, axes = spatial(guide), spectral(lr), (0, 1, 2)
+    seen, predicted, axes = _interior(spatial(guide), margin), _interior(spectral(lr), margin), (0, 1, 2)
     error = jnp.sum((predicted - seen) ** 2, axes)
     energy, variance = jnp.sum(seen**2, axes), jnp.sum((seen - seen.mean(axes)) ** 2, axes)
     return spatial, spectral, jnp.sqrt(error / energy), 1 - error / variance
@@ -185,7 +198,7 @@ def estimate(
         model: says the grid; an operator that it holds is kept and helps to find the other one.
         size: rows and columns of the PSF, odd; ``4 ratio + 1`` where it is None.
         support: ``(l, L)``, True where a guide band may see a band of ``lr``; everywhere where it is None.
-        boundary: of the blur.
+        boundary: circular or reflect, of the operator that is returned; pixels that see it are not fitted.
         smoothness: weights of the squared first differences of SRF and PSF. They act in units of the number of bands
             and of the ratio, so that one value serves all sensors; more for noisier images.
 
@@ -195,19 +208,21 @@ def estimate(
     lr, guide = observation["lr"], observation["guide"]
     grid = model.grid
     size = 4 * grid.ratio + 1 if size is None else size
-    for key, image in observation.items():
-        check_image(image, key)
-    check_boundary(boundary)
+    check_image(lr, "lr")
+    check_image(guide, "guide")
+    if boundary not in ("circular", "reflect"):
+        raise InputError(f"the boundary must be circular or reflect, but is {boundary!r}.")
     height, width = (grid.ratio * n for n in lr.shape[-3:-1])
     if lr.ndim != 4 or guide.shape[:-1] != (lr.shape[0], height, width):
         raise InputError(
             f"lr must be (batch, h, w, L) and guide (batch, ratio h, ratio w, l) with ratio {grid.ratio}, but their "
             f"shapes are {lr.shape} and {guide.shape}; crop both to their common extent."
         )
-    if size < 1 or size % 2 == 0 or size > min(height, width) or min(lr.shape[-3:-1]) < 8:
+    needed = 2 * _margin(size, grid.ratio) + 4
+    if size < 1 or size % 2 == 0 or min(lr.shape[1:3]) < needed:
         raise InputError(
-            f"the PSF's size must be odd and fit the guide, and lr must have 8 x 8 pixels or more, but the size is "
-            f"{size}, the guide {height} x {width} and lr {lr.shape[-3]} x {lr.shape[-2]}; use a larger image."
+            f"the PSF's size must be odd and needs an lr of at least {needed} x {needed} pixels, but the size is "
+            f"{size} and lr has {lr.shape[1]} x {lr.shape[2]}; use an odd size and a larger image."
         )
     shape = guide.shape[-1], lr.shape[-1]
     support = jnp.ones(shape, bool) if support is None else jnp.asarray(support, bool)

@@ -69,7 +69,7 @@ def mtf_psf(gain: ArrayLike, grid: Grid) -> Profiles:
 def box_psf(grid: Grid) -> Profiles:
     """Mean over ``ratio`` pixels around each centre, with fractional end taps where the centre asks for them."""
     ratio = grid.ratio
-    size = ratio + 1 if ratio % 2 == 0 else ratio + 2
+    size = 2 * (ratio // 2 + 1) + 1
 
     def profile(shift: float) -> Array:
         offset = size // 2 - np.arange(size) - shift

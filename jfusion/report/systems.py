@@ -27,7 +27,7 @@ def as_dict(system: System) -> dict[str, Any]:
         "parameters_at": system.parameters and dataclasses.asdict(system.parameters[1]),
         "differences": system.differences,
         "needs_model": system.needs_model,
-        "reach_in_pixels": system.local,
+        "reach_in_lr_pixels": system.local,
     }
 
 
@@ -65,7 +65,7 @@ def describe(system: System) -> str:
         "sizes": ", ".join(f"{name}={value}" for name, value in sizes(system).items()),
         "parameters": "",
         "needs": "PSF and SRF, known or estimated" if system.needs_model else "",
-        "reach": f"{system.local} pixels: large scenes go through in tiles exactly" if system.local is not None else "",
+        "reach": f"{system.local} low-resolution pixels: large scenes go through in tiles exactly" if system.local is not None else "",
         "differences": system.differences,
     }
     if system.parameters is not None:

@@ -38,10 +38,8 @@ def test_a_row_that_was_clipped_away_becomes_flat():
 
 
 def test_no_gradient_flows_through_the_detached_sum():
-    weights = Weights(jnp.asarray([[0.5, 1.5]]), "detached")
-
-    graph, state = nnx.split(weights)
-    gradient = jax.grad(lambda state: nnx.merge(graph, state)()[0, 0])(nnx.filter_state(state, nnx.Param))
+    graph, params, rest = nnx.split(Weights(jnp.asarray([[0.5, 1.5]]), "detached"), nnx.Param, ...)
+    gradient = jax.grad(lambda params: nnx.merge(graph, params, rest)()[0, 0])(params)
     np.testing.assert_allclose(jax.tree.leaves(gradient)[0], [[0.5, 0.0]])
 
 
@@ -61,11 +59,11 @@ def test_psf_starts_as_the_mean_over_a_block(ratio, constraint):
     np.testing.assert_allclose(psf()(x), BlockAverage(ratio)(x), atol=1e-6)
 
 
-@pytest.mark.parametrize("centre", [(0.0, 0.0), (1.0, 2.5)])
+@pytest.mark.parametrize("centre", [(0.0, 0.0), (1.0, 0.25)])
 def test_psf_starts_centred_on_any_grid(centre):
-    grid = Grid(4, centre)
-    x = image(24, 24)
-    np.testing.assert_allclose(LearnedPsf(grid)()(x), SpatialResponse(box_psf(grid), 4, grid.phase)(x), atol=1e-6)
+    grid = Grid(2, centre)
+    x = image(12, 12)
+    np.testing.assert_allclose(LearnedPsf(grid)()(x), SpatialResponse(box_psf(grid), 2, grid.phase)(x), atol=1e-6)
 
 
 def test_srf_starts_inside_its_support():

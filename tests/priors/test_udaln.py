@@ -33,9 +33,8 @@ def test_generator_has_the_papers_size():
     ("bands", "widths"), [(Bands(9, 1, 2), [2, 4, 8, 9]), (Bands(4, 3, 2), [4]), (Bands(2, 3, 2), [2])]
 )
 def test_generator_doubles_the_bands_while_they_fit(bands, widths):
-    generator = SpectralGenerator(bands, rngs=nnx.Rngs(0))
+    generator = nnx.eval_shape(lambda: SpectralGenerator(bands, rngs=nnx.Rngs(0)))
     assert [layer.kernel.shape[-1] for layer in generator.layers] == widths
-    assert generator(jnp.ones((1, 2, 3, bands.guide))).shape == (1, 2, 3, bands.lr)
 
 
 def test_schedules_are_the_papers():
@@ -49,7 +48,7 @@ def test_joint_loss_is_the_sum_of_its_four_terms(scene):
     observation, model, _ = simulated(scene)
     module = Udaln(BANDS, Degradation(model, BANDS), rngs=nnx.Rngs(0))
     pair = Pair.of(observation, model)
-    loss, (product, returned) = joint_loss(module, pair, jax.random.key(0))
+    loss, (product, returned) = nnx.jit(joint_loss)(module, pair, jax.random.key(0))
     y, z, g = observation["lr"], observation["guide"], module.generator
     terms = [
         (model["guide"](y), model["lr"](z)),
@@ -58,8 +57,8 @@ def test_joint_loss_is_the_sum_of_its_four_terms(scene):
         (model["lr"](g(z)), y),
     ]
     assert float(loss) == pytest.approx(sum(float(jnp.abs(a - b).mean()) for a, b in terms), rel=1e-5)
-    np.testing.assert_array_equal(product, g(z))
-    assert returned["lr"] is model["lr"]
+    np.testing.assert_allclose(product, g(z), rtol=1e-5)
+    np.testing.assert_array_equal(returned["guide"].srf, model["guide"].srf)
 
 
 def test_known_model_beats_interpolation_in_any_unit(scene):
@@ -94,22 +93,15 @@ def test_unknown_sensors_are_estimated_and_returned(scene):
     assert mismatch[1] < mismatch[0]
 
 
-def test_released_form_is_not_constrained(scene):
-    observation, model, _ = simulated(scene)
-    blind = model.replace(operators={"lr": None, "guide": model["guide"]})
-    fitted = fit_udaln(observation, blind, key=jax.random.key(0), effort=0.002, constrained=False)
-    assert abs(float(fitted.model["lr"].psf.sum()) - 1) > 1e-5
-
-
-def test_panchromatic_guide_and_a_grid_that_is_not_nested(scene):
-    grid = Grid(2, (0.0, 0.0))
+def test_panchromatic_guide_on_a_grid_that_is_not_nested_in_the_released_form(scene):
     observation, *_ = simulated(scene, jnp.full((1, 12), 1 / 12, jnp.float32))
-    blind = ObservationModel({"lr": None, "guide": None}, grid)
-    keys = jax.random.split(jax.random.key(0), 2)
-    fitted = fit_udaln(observation, blind, key=keys, effort=0.0005)
-    assert fitted.product.shape == (2, 1, 24, 24, 12)
-    assert fitted.model["lr"].psf.shape == (2, 5, 5)
+    blind = ObservationModel({"lr": None, "guide": None}, Grid(2, (0.0, 0.0)))
+    fitted = fit_udaln(observation, blind, key=jax.random.key(0), effort=0.002, constrained=False)
+    assert fitted.product.shape == (1, 24, 24, 12)
     assert np.isfinite(fitted.product).all()
+    kernel = fitted.model["lr"].psf
+    assert kernel.shape == (5, 5)
+    assert abs(float(kernel.sum()) - 1) > 1e-5
 
 
 def test_row():

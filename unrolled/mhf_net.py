@@ -1,0 +1,437 @@
+"""MHF-Net: the fusion of multispectral and hyperspectral images as an unrolled, low-rank proximal gradient method.
+
+Xie, Zhou, Zhao, Meng, Zuo, Xu, "Multispectral and Hyperspectral Image Fusion by MS/HS Fusion Net", CVPR 2019.
+Xie, Zhou, Zhao, Xu, Meng, "MHF-Net: An Interpretable Deep Network for Multispectral and Hyperspectral Image Fusion",
+TPAMI 44, 2022.
+
+With pixels as rows, the scene is what the guide Z predicts and a part of low rank, ``X = Z A + V B``. What remains is
+``min_V |C(Z A + V B) - Y|^2 + f(V)`` with the spatial response C and the low-resolution image Y. Stage k computes
+
+    X_k = Z A + V_k B,   E_k = C X_k - Y,   V_(k+1) = prox_k(V_k - U_k(E_k) B'),
+
+from ``V_0 = 0``; the last X passes a residual network. CMHF learns A, B, C (shared by all stages) and for each stage
+the up-sampler U_k that stands for C' and the proximal network. BMHF is told C by the observation model and computes A
+and B for the pair at hand, so that one network serves many sensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax import Array
+from jax.nn.initializers import constant
+
+from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
+from jfusion.errors import InputError
+from jfusion.layers.conv import Conv, conv, conv_transpose
+from jfusion.layers.init import tf_truncated_normal
+from jfusion.operators import Observation, ObservationModel
+from jfusion.tasks import SPATIOSPECTRAL
+from unrolled.stages import Stages, report
+
+GUIDE_SCALE = 0.1
+"""The guide enters the up-samplers divided by ten."""
+
+
+def factors(ratio: int) -> list[int]:
+    """Steps from the high to the low resolution: fours first, then primes; 32 is 4, 4, 2 as published."""
+    steps = []
+    for step in (4, 2):
+        while ratio % step == 0:
+            steps.append(step)
+            ratio //= step
+    prime = 3
+    while ratio > 1:
+        while ratio % prime == 0:
+            steps.append(prime)
+            ratio //= prime
+        prime += 2
+    return steps
+
+
+def identity_taps(window: int, inputs: int, outputs: int) -> Array:
+    """A kernel of which every tap is a quarter of the identity of the channels, repeated where the counts differ."""
+    period = min(inputs, outputs)
+    same = jnp.arange(inputs)[:, None] % period == jnp.arange(outputs) % period
+    return jnp.broadcast_to(same / 4, (window, window, inputs, outputs))
+
+
+class Normalised(nnx.Module):
+    """3 x 3 convolution, then mean and variance of the image at hand, learned scale and offset."""
+
+    def __init__(self, inputs: int, outputs: int, scale: float, rngs: nnx.Rngs) -> None:
+        self.conv = Conv(inputs, outputs, 3, kernel_init=tf_truncated_normal, rngs=rngs)
+        self.scale = nnx.Param(jnp.full(outputs, scale))
+        self.offset = nnx.Param(jnp.zeros(outputs))
+
+    def __call__(self, x: Array) -> Array:
+        y = self.conv(x)
+        mean, variance = y.mean((1, 2), keepdims=True), y.var((1, 2), keepdims=True)
+        return (y - mean) * jax.lax.rsqrt(variance + 1e-5) * self.scale[...] + self.offset[...]
+
+
+class Residual(nnx.Module):
+    """``x`` plus three `Normalised` layers of ``x`` and of features; the published "resLevel".
+
+    Args:
+        channels: of ``x``.
+        features: channels of the features, 0 for none.
+        scale: initial scale of the normalisation.
+        positive: a ReLU ends the residual.
+    """
+
+    def __init__(self, channels: int, features: int, scale: float, positive: bool, rngs: nnx.Rngs) -> None:
+        inner = channels + features + 3
+        sizes = ((channels + features, inner), (inner, inner), (inner, channels))
+        self.layers = nnx.List([Normalised(i, o, scale, rngs) for i, o in sizes])
+        self.positive = positive
+
+    def __call__(self, x: Array, features: Array | None = None) -> Array:
+        y = x if features is None else jnp.concatenate([x, features], -1)
+        for k, layer in enumerate(self.layers):
+            y = layer(y)
+            if k < 2 or self.positive:
+                y = jax.nn.relu(y)
+        return x + y
+
+
+class Chain(nnx.Module):
+    """A sequence of residual blocks."""
+
+    def __init__(self, channels: int, blocks: int, positive: bool, rngs: nnx.Rngs) -> None:
+        self.blocks = nnx.List([Residual(channels, 0, 1 / 20, positive, rngs) for _ in range(blocks)])
+
+    def __call__(self, x: Array) -> Array:
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class SpatialKernels(nnx.Module):
+    """The learned C of CMHF: one small kernel a factor of the ratio, common to all bands."""
+
+    def __init__(self, ratio: int) -> None:
+        self.steps = factors(ratio)
+        sizes = [3 if step == 2 else step + 2 for step in self.steps]
+        self.kernels = nnx.List([nnx.Param(jnp.full((k, k, 1, 1), 1 / k**2)) for k in sizes])
+
+    def __call__(self, x: Array) -> list[Array]:
+        """The image ``(batch, height, width, band)`` after each step, the low-resolution one last."""
+        scales = []
+        for step, kernel in zip(self.steps, self.kernels, strict=True):
+            after = kernel.shape[0] - 1 - step
+            w = jnp.tile(kernel[...], (1, 1, 1, x.shape[-1]))
+            x = conv(x, w, strides=step, padding=((1, after), (1, after)), groups=x.shape[-1])
+            scales.append(x)
+        return scales
+
+
+class Doubling(nnx.Module):
+    """Transposed 3 x 3 convolutions that enlarge by one factor, by two at a time where it is four."""
+
+    def __init__(self, step: int, inputs: int, outputs: int) -> None:
+        self.strides = [2, 2] if step == 4 else [step]
+        channels = [inputs] + [outputs] * len(self.strides)
+        self.kernels = nnx.List(
+            [
+                nnx.Param(identity_taps(stride + 1, i, o))
+                for stride, i, o in zip(self.strides, channels[:-1], channels[1:], strict=True)
+            ]
+        )
+
+    def __call__(self, x: Array) -> Array:
+        for stride, kernel in zip(self.strides, self.kernels, strict=True):
+            x = conv_transpose(x, kernel[...], strides=stride)
+        return x
+
+
+class UpSampler(nnx.Module):
+    """U_k: enlarges a low-resolution residual factor by factor, adjusting it to the guide at each scale."""
+
+    def __init__(
+        self, bands: int, features: list[int], ratio: int, positive: bool, rngs: nnx.Rngs, channels: int | None = None
+    ) -> None:
+        steps, channels = factors(ratio)[::-1], channels or bands
+        outputs = [channels] * (len(steps) - 1) + [bands]
+        self.enlarge = nnx.List([Doubling(s, channels, o) for s, o in zip(steps, outputs, strict=True)])
+        self.adjust = nnx.List(
+            [Residual(o, f, 1 / 100, positive, rngs) for o, f in zip(outputs, features, strict=True)]
+        )
+        self.blur = Conv(
+            bands, bands, 4, groups=bands, use_bias=False, kernel_init=constant(1 / 16), rngs=rngs
+        )  # fmt: skip
+
+    def __call__(self, x: Array, guides: list[Array]) -> Array:
+        for enlarge, adjust, guide in zip(self.enlarge, self.adjust, guides, strict=True):
+            x = adjust(enlarge(x), guide * GUIDE_SCALE)
+        return self.blur(x)
+
+
+class Solution(nnx.Module):
+    """What both networks share: the proximal networks, the last adjustment, and the run over the stages."""
+
+    def __init__(self, bands: int, rank: int, stages: int, prox_blocks: int, positive: bool, rngs: nnx.Rngs) -> None:
+        self.prox = nnx.List([Chain(rank, prox_blocks, positive, rngs) for _ in range(stages - 1)])
+        self.adjust = Chain(bands, 4, positive, rngs)
+
+    def __call__(
+        self,
+        predicted: Array,
+        spectra: Array,
+        residual: Callable[[Array], Array],
+        enlarge: Callable[[int, Array], Array],
+    ) -> tuple[Array, list[Array], Array]:
+        """Product, the estimates X_1 to X_(K-1), and the residual of the last one.
+
+        Args:
+            predicted: ``Z A``, (batch, height, width, band).
+            spectra: B, (rank, band), or one for each image with a leading axis.
+            residual: ``C x - Y``.
+            enlarge: U_k of a residual.
+        """
+        image = "...rl,...hwr->...hwl"
+        x, hidden, estimates = predicted, jnp.zeros(()), []
+        for k, prox in enumerate(self.prox):
+            step = jnp.einsum("...rl,...hwl->...hwr", spectra, enlarge(k, residual(x)), precision="highest")
+            hidden = prox(hidden - step)
+            x = predicted + jnp.einsum(image, spectra, hidden, precision="highest")
+            estimates.append(x)
+        return self.adjust(x), estimates, residual(x)
+
+
+class MHFNet(nnx.Module):
+    """CMHF of Xie et al., 2019: for one sensor pair, with A, B and C learned.
+
+    Args:
+        bands: of the pair.
+        stages: K, one less than which are proximal.
+        rank: of V.
+        prox_blocks: residual blocks of a proximal network.
+    """
+
+    def __init__(self, bands: Bands, *, stages: int = 20, rank: int = 12, prox_blocks: int = 1, rngs: nnx.Rngs) -> None:
+        self.predict = nnx.Param(jnp.zeros((bands.guide, bands.lr)))
+        self.spectra = nnx.Param(tf_truncated_normal(rngs.params(), (rank, bands.lr), jnp.float32))
+        self.response = SpatialKernels(bands.ratio)
+        features = [bands.guide] * len(factors(bands.ratio))
+        self.enlarge = nnx.List([UpSampler(bands.lr, features, bands.ratio, True, rngs) for _ in range(stages - 1)])
+        self.solution = Solution(bands.lr, rank, stages, prox_blocks, True, rngs)
+
+    def solve(self, observation: Observation) -> tuple[Array, list[Array], Array, Array]:
+        """Product, estimates, the prediction from the guide, and the last residual."""
+        lr, guide = observation["lr"], observation["guide"]
+        predicted = jnp.matmul(guide, self.predict[...], precision="highest")
+        guides = [guide, *self.response(guide)[:-1]][::-1]
+
+        def residual(x: Array) -> Array:
+            return [x, *self.response(x)][-1] - lr
+
+        product, estimates, last = self.solution(
+            predicted, self.spectra[...], residual, lambda k, e: self.enlarge[k](e, guides)
+        )
+        return product, estimates, predicted, last
+
+    def __call__(self, observation: Observation, model: ObservationModel, *, stages: bool = False) -> Array | Stages:
+        """The product ``(batch, height, width, band)``, or with ``stages`` all estimates and their residuals."""
+        return _result(self.solve(observation), observation, model, stages)
+
+
+class BMHFNet(nnx.Module):
+    """BMHF of Xie et al., 2022: for any sensor pair; C is the model's, A and B come from the pair.
+
+    Args:
+        bands: of the pair.
+        stages, rank, prox_blocks: see `MHFNet`.
+        every: each of so many bands of the prediction guides the up-samplers.
+    """
+
+    def __init__(
+        self, bands: Bands, *, stages: int = 20, rank: int = 12, prox_blocks: int = 2, every: int = 14, rngs: nnx.Rngs
+    ) -> None:
+        self.rank, self.every = min(rank, bands.lr), every
+        chosen = len(range(0, bands.lr, every))
+        self.priors = Shrink(chosen, bands.ratio)
+        features = [*[2 * chosen] * (len(factors(bands.ratio)) - 1), bands.guide]
+        self.shrink = nnx.List([Shrink(bands.lr, bands.ratio) for _ in range(stages - 1)])
+        self.enlarge = nnx.List(
+            [UpSampler(bands.lr, features, bands.ratio, False, rngs, 2 * bands.lr) for _ in range(stages - 1)]
+        )
+        self.solution = Solution(bands.lr, self.rank, stages, prox_blocks, False, rngs)
+
+    def solve(self, observation: Observation, model: ObservationModel) -> tuple[Array, list[Array], Array, Array]:
+        """Product, estimates, the prediction from the guide, and the last residual."""
+        lr, guide = observation["lr"], observation["guide"]
+        response = model["lr"]
+        predict, spectra = jax.vmap(lambda y, z: pair_factors(y, z, self.rank))(lr, response(guide))
+        predicted = jnp.einsum("nlb,nhwl->nhwb", predict, guide, precision="highest")
+        guides = [guide, *self.priors(predicted[..., :: self.every])[:-1]][::-1]
+
+        def enlarge(k: int, e: Array) -> Array:
+            return self.enlarge[k](self.shrink[k](response.T(e))[-1], guides)
+
+        product, estimates, last = self.solution(predicted, spectra, lambda x: response(x) - lr, enlarge)
+        return product, estimates, predicted, last
+
+    def __call__(self, observation: Observation, model: ObservationModel, *, stages: bool = False) -> Array | Stages:
+        """The product ``(batch, height, width, band)``, or with ``stages`` all estimates and their residuals.
+
+        Raises:
+            InputError: the spatial response is not known.
+        """
+        return _result(self.solve(observation, model), observation, model, stages)
+
+
+class Shrink(nnx.Module):
+    """The down-sampling half of BMHF's adjustment: 3 x 3 convolutions to twice the channels, one a factor."""
+
+    def __init__(self, channels: int, ratio: int) -> None:
+        self.steps = [[2, 2] if step == 4 and k else [step] for k, step in enumerate(factors(ratio))]
+        self.first = nnx.Param(identity_taps(3, channels, 2 * channels))
+        self.kernels = nnx.List(
+            [nnx.Param(identity_taps(3, 2 * channels, 2 * channels)) for steps in self.steps for _ in steps]
+        )
+
+    def __call__(self, x: Array) -> list[Array]:
+        """The image after each factor of the ratio, the smallest one last."""
+        x, scales, kernels = conv(x, self.first[...]), [], iter(self.kernels)
+        for steps in self.steps:
+            for step in steps:
+                first = 1 if step == 4 else 0
+                x = conv(x, next(kernels)[...])[:, first::step, first::step]
+            scales.append(x)
+        return scales
+
+
+def pair_factors(lr: Array, guide: Array, rank: int) -> tuple[Array, Array]:
+    """A by least squares of ``lr`` on the degraded guide, B from the singular vectors of what that leaves.
+
+    Args:
+        lr: ``(h, w, band)``.
+        guide: the guide as the low-resolution sensor sees it, ``(h, w, guide band)``.
+        rank: rows of B.
+
+    Returns:
+        A ``(guide band, band)`` and B ``(rank, band)``, the sum of each row of B positive.
+    """
+    y, z = lr.reshape(-1, lr.shape[-1]), guide.reshape(-1, guide.shape[-1])
+    predict = jnp.linalg.lstsq(z, y)[0]
+    left = y - jnp.matmul(z, predict, precision="highest")
+    _, vectors = jnp.linalg.eigh(jnp.matmul(left.T, left, precision="highest"))
+    spectra = vectors[:, ::-1][:, :rank].T
+    return predict, spectra * jnp.where(spectra.sum(1, keepdims=True) < 0, -1, 1)
+
+
+def _result(
+    solved: tuple[Array, list[Array], Array, Array], observation: Observation, model: ObservationModel, stages: bool
+) -> Array | Stages:
+    product, estimates, predicted, _ = solved
+    if not stages:
+        return product
+    return report(product, jnp.stack([predicted, *estimates, product]), observation, model, {})
+
+
+def mhf_loss(alpha: float, beta: float) -> Callable[[MHFNet | BMHFNet, Observation, ObservationModel, Array], Array]:
+    """Squared errors of the product, of prediction and estimates (``alpha``) and of the last residual (``beta``)."""
+
+    def loss(network: MHFNet | BMHFNet, observation: Observation, model: ObservationModel, target: Array) -> Array:
+        solved = network.solve(observation) if isinstance(network, MHFNet) else network.solve(observation, model)
+        product, estimates, predicted, last = solved
+        early = sum(jnp.mean((x - target) ** 2) for x in (predicted, *estimates))
+        return jnp.mean((product - target) ** 2) + alpha * early + beta * jnp.mean(last**2)
+
+    return loss
+
+
+def initialise(network: MHFNet, observation: Observation, model: ObservationModel, target: Array) -> None:
+    """Sets A to the least-squares prediction of the truth from the guide over all training pixels.
+
+    Raises:
+        InputError: fewer pixels than guide bands.
+    """
+    x, z = target.reshape(-1, target.shape[-1]), observation["guide"].reshape(-1, observation["guide"].shape[-1])
+    if len(z) < z.shape[1]:
+        raise InputError(f"{len(z)} pixels cannot determine the response to {z.shape[1]} guide bands; give more.")
+    network.predict[...] = jnp.linalg.lstsq(z, x)[0]
+
+
+def _adam(steps: int) -> optax.GradientTransformation:
+    return optax.adam(optax.piecewise_constant_schedule(1e-4, {4 * steps // 5: 0.1}))
+
+
+_CVPR = Paper(
+    authors="Q. Xie, M. Zhou, Q. Zhao, D. Meng, W. Zuo, Z. Xu",
+    year=2019,
+    title="Multispectral and Hyperspectral Image Fusion by MS/HS Fusion Net",
+    venue="IEEE/CVF Conference on Computer Vision and Pattern Recognition",
+    doi="10.1109/CVPR.2019.00168",
+    code="https://github.com/XieQi2015/MHF-net",
+)
+_TPAMI = Paper(
+    authors="Q. Xie, M. Zhou, Q. Zhao, Z. Xu, D. Meng",
+    year=2022,
+    title="MHF-Net: An Interpretable Deep Network for Multispectral and Hyperspectral Image Fusion",
+    venue="IEEE Transactions on Pattern Analysis and Machine Intelligence 44",
+    doi="10.1109/TPAMI.2020.3015691",
+    code="https://github.com/XieQi2015/MHF-net",
+)
+_DIFFERENCES = (
+    "Normalisation takes the moments of each image and not of the batch, which is the release's own result for one "
+    "image at a time. Ratios other than 4, 16 and 32 are split into fours and primes."
+)
+
+MHF_NET = System(
+    name="mhf_net",
+    title="MHF-Net (CMHF)",
+    family="unrolled",
+    tasks=SPATIOSPECTRAL,
+    paper=_CVPR,
+    summary="The scene is a linear prediction from the guide plus a part of low rank, found by proximal gradient steps "
+    "whose operators, up-samplers and proximal networks are learned for one sensor pair.",
+    method=Trained(
+        network=MHFNet,
+        loss=mhf_loss(0.1, 0.01),
+        recipe=Recipe(
+            optimiser=_adam,
+            steps=62_000,
+            patch=96,
+            batch=10,
+            note="Adam 1e-4, divided by ten after four fifths; 31 epochs of 2,000 steps; patches turned and flipped.",
+        ),
+        initialise=initialise,
+        tiny={"stages": 3, "rank": 3},
+        compact={"stages": 4, "rank": 8},
+    ),
+    differences=_DIFFERENCES,
+    parameters=(3_006_763, Bands(31, 3, 32)),
+)
+
+BMHF_NET = System(
+    name="bmhf_net",
+    title="Blind MHF-Net (BMHF)",
+    family="unrolled",
+    tasks=SPATIOSPECTRAL,
+    paper=_TPAMI,
+    summary="MHF-Net that is told the spatial response, uses its true adjoint before a learned adjustment, computes "
+    "its spectral factors from the pair, so that one network serves many sensors.",
+    method=Trained(
+        network=BMHFNet,
+        loss=mhf_loss(0.1, 0.1),
+        recipe=Recipe(
+            optimiser=_adam,
+            steps=80_000,
+            patch=96,
+            batch=10,
+            note="Adam 1e-4, divided by ten after four fifths; 40 epochs of 2,000 steps; a new response drawn "
+            "for each batch.",
+        ),
+        tiny={"stages": 3, "rank": 3, "prox_blocks": 1},
+        compact={"stages": 4, "rank": 8},
+    ),
+    differences=_DIFFERENCES + " A and B come from the low-resolution pair in training too, not from the truth.",
+    parameters=(11_312_632, Bands(31, 3, 32)),
+    needs_model=True,
+)
