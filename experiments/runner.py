@@ -23,12 +23,13 @@ from jfusion import catalogue
 from jfusion.catalogue import Fitted, Trained
 from jfusion.data import scenes
 from jfusion.data.simulate import Protocol, simulate
-from jfusion.demo import JASPER, environment, facts
+from jfusion.demo import JASPER, facts
 from jfusion.errors import InputError
 from jfusion.files import check_output, replaced
 from jfusion.inference.evaluate import CONVENTIONS
 from jfusion.report.compare import Contest, rows_of, stage_views
 from jfusion.report.content import SceneSection
+from jfusion.report.environment import environment
 from jfusion.report.page import write_page
 from jfusion.report.results import table, write_results
 
@@ -77,8 +78,12 @@ def revision() -> str:
     """Git revision of the code, empty where there is none."""
     try:
         return subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        ).stdout.strip()  # fmt: skip
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
 

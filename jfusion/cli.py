@@ -134,7 +134,9 @@ def fuse(arguments: argparse.Namespace) -> None:
     if arguments.report is not None:
         from jfusion.report.pair import report_pair
 
-        report = report_pair(arguments.report, fused, arguments.lr, arguments.guide)
+        report = report_pair(
+            arguments.report, fused, arguments.lr, arguments.guide, arguments.lr_key, arguments.guide_key
+        )
     if not arguments.quiet:
         note = f"; {fused.note}" if fused.note else ""
         print(f"{fused.system} ({fused.task}): {fused.geometry}{note}", file=sys.stderr)

@@ -7,17 +7,13 @@ sensors gave. Everything that learns does so here and now, from another region o
 from __future__ import annotations
 
 import dataclasses
-import platform
 import shutil
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from jfusion import __version__
 from jfusion.data import scenes
 from jfusion.data.scene import Scene
 from jfusion.data.simulate import Protocol, Simulation, simulate
@@ -29,6 +25,7 @@ from jfusion.operators import ObservationModel
 from jfusion.operators.estimate import Estimate, estimate
 from jfusion.report.compare import Contest, Trial, psf_picture, rows_of, srf_matrix, stage_views
 from jfusion.report.content import Degradation, SceneSection
+from jfusion.report.environment import environment
 from jfusion.report.page import write_page
 from jfusion.report.results import write_results
 
@@ -72,19 +69,6 @@ def demo(folder: Path = Path("runs/demo"), quiet: bool = False) -> Path:
     page = folder / "index.html"
     write_page(page, "jfusion demo", __doc__.partition("\n\n")[2], sections, CONVENTIONS, environment())
     return page
-
-
-def environment() -> dict[str, str]:
-    """Versions and device, for the page's foot."""
-    device = jax.devices()[0]
-    return {
-        "jfusion": __version__,
-        "jax": jax.__version__,
-        "flax": version("flax"),
-        "Python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "device": f"{len(jax.devices())} x {device.device_kind}",
-    }
 
 
 def compete(contest: Contest, names: tuple[str, ...], folder: Path, quiet: bool) -> dict[str, Trial]:

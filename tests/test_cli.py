@@ -54,8 +54,12 @@ def good(folder: Path) -> tuple[Path, Path]:
 
 def test_fuse_writes_a_georeferenced_cog(pair: tuple[Path, Path], tmp_path: Path, capsys) -> None:
     out = tmp_path / "sharp.tif"
-    assert main(["fuse", *map(str, pair), str(out), "--json", "-q"]) == 0
+    page = tmp_path / "page"
+    assert main(["fuse", *map(str, pair), str(out), "--json", "-q", "--report", str(page)]) == 0
     said = json.loads(capsys.readouterr().out)
+    assert said["report"] == str(page / "index.html")
+    assert "<html" in (page / "index.html").read_text()
+    assert json.loads((page / "results.json").read_text())[0]["system"] == said["system"]
     assert said["task"] == "pansharpening"
     assert said["ratio"] == 2
     with rasterio.open(out) as product, rasterio.open(pair[1]) as pan, rasterio.open(pair[0]) as ms:

@@ -80,7 +80,7 @@ class Fused:
 
     Attributes:
         output: the written file.
-        system: name of the system.
+        system, family: name and family of the system.
         task: name of the task.
         geometry: of the pair.
         model: the observation model that was used.
@@ -93,6 +93,7 @@ class Fused:
 
     output: Path
     system: str
+    family: str
     task: str
     geometry: PairGeometry
     model: ObservationModel
@@ -181,8 +182,20 @@ def fuse(
         with geotiff.open_writer(output, outline, dtype=dtype, cog=cog, overwrite=overwrite) as writer:
             work = _whole if layout.windows == 1 else _windowed
             done = work(row, sources, layout, writer, settings)
-    return Fused(output, row.name, task.name, sources.geometry, done.model, meter.seconds, meter.peak_memory_mib,
-                 layout.windows, writer.clipped, done.note, done.network)  # fmt: skip
+    return Fused(
+        output=output,
+        system=row.name,
+        family=row.family,
+        task=task.name,
+        geometry=sources.geometry,
+        model=done.model,
+        seconds=meter.seconds,
+        peak_memory_mib=meter.peak_memory_mib,
+        windows=layout.windows,
+        clipped=writer.clipped,
+        note=done.note,
+        network=done.network,
+    )
 
 
 class Done(NamedTuple):

@@ -134,7 +134,7 @@ def check_valid(pair: Pair) -> None:
     """Raises InputError where no pixel is valid in both images."""
     for scene in (pair.lr, pair.guide):
         if not scene.valid.any():
-            raise InputError(f"{scene.name} is nodata wherever both images overlap; choose another place or check its nodata value.")
+            raise InputError(f"{scene.name} is nodata wherever both images overlap; check its nodata value.")
     if not pair.valid.any():
         raise InputError(f"{pair.lr.name} and {pair.guide.name} have no valid pixel in common; check their nodata.")
 

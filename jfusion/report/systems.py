@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import textwrap
 from typing import Any
+from urllib.parse import quote
 
 from jfusion.catalogue import Classical, Fitted, System, Trained
 
@@ -65,7 +66,7 @@ def describe(system: System) -> str:
         "sizes": ", ".join(f"{name}={value}" for name, value in sizes(system).items()),
         "parameters": "",
         "needs": "PSF and SRF, known or estimated" if system.needs_model else "",
-        "reach": f"{system.local} low-resolution pixels: large scenes go through in tiles exactly" if system.local is not None else "",
+        "reach": "" if system.local is None else f"{system.local} low-resolution pixels, so tiles are exact",
         "differences": system.differences,
     }
     if system.parameters is not None:
@@ -83,11 +84,9 @@ def catalogue_table(rows: list[System]) -> str:
     """The systems as a Markdown table: the README's."""
     lines = ["| system | family | what | source |", "|---|---|---|---|"]
     for row in rows:
-        who = row.paper.authors.split(",")[0]
-        source = (
-            f"[{who} {row.paper.year}](https://doi.org/{row.paper.doi})" if row.paper.doi else f"{who} {row.paper.year}"
-        )
-        lines.append(f"| `{row.name}` | {row.family} | {row.title} | {source} |")
+        source = f"{row.paper.authors.split(',')[0].split()[-1]} {row.paper.year}"
+        link = f"[{source}](https://doi.org/{quote(row.paper.doi)})" if row.paper.doi else source
+        lines.append(f"| `{row.name}` | {row.family} | {row.title} | {link} |")
     return "\n".join(lines)
 
 

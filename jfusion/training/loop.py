@@ -48,9 +48,7 @@ class Network:
             InputError: the observation has other bands, or another ratio, than the network was built for.
         """
         if (found := Bands.of(observation, model)) != self.bands:
-            raise InputError(
-                f"the network was built for {self.bands}, but the pair has {found}; train for this pair."
-            )
+            raise InputError(f"the network was built for {self.bands}, but the pair has {found}; train for this pair.")
         result = self.module(*scaled(observation, model, 1 / self.scale), **options)
         return result * self.scale if isinstance(result, jax.Array) else result
 

@@ -23,7 +23,7 @@ def scene(height, width):
     rng = np.random.default_rng(0)
     textures = sum(gaussian_filter(rng.standard_normal((height, width, BANDS)), (s, s, 0)) * s for s in (0.7, 2, 6))
     spectra = gaussian_filter(rng.standard_normal((BANDS, BANDS)), (0, 0.7))
-    return jnp.asarray(0.4 + 0.03 * textures @ spectra, jnp.float32)[None]
+    return jnp.asarray(0.4 + 0.1 * textures @ spectra, jnp.float32)[None]
 
 
 def simulate(ratio, centre, size=(24, 22), noise=None, move=(0.0, 0.0)):
