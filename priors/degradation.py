@@ -114,6 +114,11 @@ class LearnedSrf(nnx.Module):
         return SpectralResponse(self.weights())
 
 
+def unknown_parts(model: ObservationModel) -> tuple[str, ...]:
+    """Which of `lr` and `guide` have no operator in the model."""
+    return tuple(key for key in ("lr", "guide") if model.operators.get(key) is None)
+
+
 class Degradation(nnx.Module):
     """Learned operators for the unknown parts of an observation model; known parts stay as they are.
 
@@ -132,8 +137,9 @@ class Degradation(nnx.Module):
         support: Array | None = None,
     ) -> None:
         psf, srf = constraints
-        self.psf = LearnedPsf(model.grid, psf) if model.operators.get("lr") is None else None
-        self.srf = LearnedSrf(bands, srf, support) if model.operators.get("guide") is None else None
+        unknown = unknown_parts(model)
+        self.psf = LearnedPsf(model.grid, psf) if "lr" in unknown else None
+        self.srf = LearnedSrf(bands, srf, support) if "guide" in unknown else None
 
     def __call__(self, model: ObservationModel) -> ObservationModel:
         """``model`` with its unknown parts filled in."""

@@ -222,7 +222,7 @@ class FitState:
         best: smallest watched value of the stage.
         waited: looks since then.
         kept: parameters at that look.
-        losses: of the stage, reported until now.
+        losses: of the stage, reported until now; those of the last stage begin before its first step.
     """
 
     stage: int
@@ -295,7 +295,8 @@ def fit(
         if state is None:
             keys = program.over_members(jax.random.fold_in, 0, None)(key, number)
             iterate = _begin(program, params, rest, keys, pair)
-            state = FitState(number, iterate, totals[number], math.inf, 0, params, [])
+            losses = [float(_look(program, params, iterate, pair)[0].mean())] if number + 1 == len(stages) else []
+            state = FitState(number, iterate, totals[number], math.inf, 0, params, losses)
         left = None if budget is None else budget - (time.monotonic() - begun)
         share = None if left is None else left * totals[number] / sum(totals[number:])
         after = partial(_after, totals, number, progress, save)
@@ -323,7 +324,7 @@ def _run(
     after: Callable[[FitState, int], None],
 ) -> FitState:
     """Runs a stage to its end."""
-    begun, loop, pace = time.monotonic(), 1, None
+    begun, loop, pace, planned = time.monotonic(), 1, None, state.total
     step = int(jnp.max(state.iterate.step))
     while step < state.total:
         steps = min(loop, state.total - step)
@@ -342,10 +343,10 @@ def _run(
         loss = float(iterate.loss.mean())
         state = dataclasses.replace(state, iterate=iterate, losses=[*state.losses, loss])
         state = _watch(program, pair, state, stopping, step)
-        if seconds is not None:
+        if seconds is not None and step < state.total:
             left = seconds - (now - begun)
-            more = 0 if left <= 0 else math.ceil(left / pace) if pace else state.total
-            state = dataclasses.replace(state, total=min(state.total, step + more))
+            more = 0 if left <= 0 else math.ceil(left / pace) if pace else planned
+            state = dataclasses.replace(state, total=min(planned, step + more))
         after(state, step)
         if step > steps:
             pace = (now - started) / steps
@@ -405,9 +406,10 @@ def one_by_one(fitter: Fitter) -> Fitter:
         budget = None if budget is None else budget / batch
         singles = [{key: image[i : i + 1] for key, image in observation.items()} for i in range(batch)]
         fits = [fitter(single, model, budget=budget, **options) for single in singles]
+        estimated = any(single.model is not model for single in fits)
         return Fit(
             jnp.concatenate([single.product for single in fits], axis=-4),
-            model if model.known else jax.tree.map(lambda *a: sum(a) / batch, *(single.model for single in fits)),
+            jax.tree.map(lambda *a: sum(a) / batch, *(single.model for single in fits)) if estimated else model,
             [loss for single in fits for loss in single.losses],
         )
 

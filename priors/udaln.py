@@ -21,7 +21,7 @@ from jfusion.layers.init import torch_bias
 from jfusion.operators import Observation, ObservationModel
 from jfusion.progress import Progress, silent
 from jfusion.tasks import SPATIOSPECTRAL
-from priors.degradation import Constraint, Degradation
+from priors.degradation import Constraint, Degradation, unknown_parts
 from priors.fit import FitState, Schedule, Stage, Stopping, fit, one_by_one
 from priors.pair import Pair, mean_l1
 
@@ -119,6 +119,7 @@ def fit_udaln(
     """
     pair, scale = Pair.of(observation, model).normalised()
     bands = Bands.of(observation, model)
+    known = not unknown_parts(model)
     constraints: tuple[Constraint, Constraint] = ("projected", "projected") if constrained else ("free", "detached")
 
     def build(key: Array) -> Udaln:
@@ -127,7 +128,7 @@ def fit_udaln(
     fitted = fit(
         build,
         pair,
-        STAGES[1:] if model.known else STAGES,
+        STAGES[1:] if known else STAGES,
         key=key,
         effort=effort,
         budget=budget,
@@ -137,7 +138,7 @@ def fit_udaln(
         save=save,
     )
     product, estimated = fitted.output
-    return Fit(product * scale, estimated, fitted.losses)
+    return Fit(product * scale, model if known else estimated, fitted.losses)
 
 
 UDALN = System(

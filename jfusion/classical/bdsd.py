@@ -12,6 +12,9 @@ from jfusion.operators import Blur, Observation, ObservationModel, SpatialRespon
 from jfusion.operators.psf import gaussian_profile
 from jfusion.tasks import SPATIOSPECTRAL
 
+COMPONENTS = 10
+"""Dimension of the spectral subspace in which gains are fitted; all there is for a multispectral image."""
+
 
 def _centred(profile: Array, pixels: int) -> Array:
     """The Gaussian of a profile's variance, ``(taps,)`` or ``(taps, band)``, without its shift, within an image."""
@@ -28,10 +31,6 @@ def _one_scale_below(response: SpatialResponse, lr: Array) -> Array:
     profiles = psf if isinstance(psf, tuple) else (psf.sum(1), psf.sum(0))
     rows, columns = (_centred(profile, n) for profile, n in zip(profiles, lr.shape[-3:-1], strict=True))
     return Blur((rows, columns))(lr)
-
-
-COMPONENTS = 10
-"""Dimension of the spectral subspace in which gains are fitted; all there is for a multispectral image."""
 
 
 def gains(observation: Observation, model: ObservationModel) -> Array:

@@ -184,7 +184,7 @@ def estimate(
     size: int | None = None,
     support: Array | None = None,
     boundary: Boundary = "reflect",
-    smoothness: tuple[float, float] = (1e-9, 1e-4),
+    smoothness: tuple[float, float] = (1e-9, 3e-4),
 ) -> Estimate:
     """Fills in the operators of ``model`` that are None, from the pair alone.
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jfusion.errors import InputError
+from jfusion.solvers.gradient import check_steps
 
 
 class Convergence(NamedTuple):
@@ -100,8 +101,7 @@ def conjugate_gradient(
 
     Hestenes, Stiefel, "Methods of conjugate gradients for solving linear systems", J. Res. NBS 49(6), 1952.
     """
-    if steps < 1:
-        raise InputError(f"conjugate gradients need at least 1 step, but steps is {steps}.")
+    check_steps(steps)
     if not tolerance > 0:
         raise InputError(f"the tolerance must be positive, but is {tolerance}; use 1e-6 in float32, 1e-12 in float64.")
     scale = _inner(rhs, rhs)

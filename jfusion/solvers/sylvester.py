@@ -20,13 +20,17 @@ from jfusion.operators.linear import check_image
 from jfusion.operators.spectral import SpectralResponse
 
 
+def _name(operator: LinearOperator) -> str:
+    return f"{type(operator).__name__} with boundary {getattr(operator, 'boundary', 'none')}"
+
+
 def _circular(operator: LinearOperator) -> LinearOperator:
     if isinstance(operator, BlockAverage):
         return operator
     if not isinstance(operator, SpatialResponse) or operator.boundary == "valid":
         raise InputError(
             "the closed form needs an `lr` that is a blur and decimation of the scene (SpatialResponse with boundary "
-            f"circular or reflect, or BlockAverage), but it is {operator}; use conjugate_gradient instead."
+            f"circular or reflect, or BlockAverage), but it is {_name(operator)}; use conjugate_gradient instead."
         )
     profiles = operator.psf if isinstance(operator.psf, tuple) else (operator.psf,)
     if any(p.ndim > (1 if len(profiles) == 2 else 2) for p in profiles):
@@ -60,6 +64,18 @@ def _solve_shifted(matrix: Array, shift: Array | float, rhs: Array) -> Array:
     return jax.lax.custom_linear_solve(lambda z: _product(z, matrix) + shift * z, rhs, solve, symmetric=True)
 
 
+def _correct(response: LinearOperator, lr: Array, srf: Array, guide: Array, mu: Array | float) -> Array:
+    """The solution of ``(H'H + R'R + mu) x = H' lr + R' guide``."""
+    gram = _product(srf, srf.T)
+    detail = _solve_shifted(gram, mu, guide)
+    misfit = lr - _product(response(detail), srf)
+    spectrum = _spectrum(response, misfit.shape[-3:-1], misfit.dtype) + mu
+    frequencies = jnp.fft.rfft2(misfit, axes=(-3, -2))
+    explained = _product(_solve_shifted(gram, spectrum, _product(frequencies, srf.T)), srf)
+    rest = jnp.fft.irfft2((frequencies - explained) / spectrum, s=misfit.shape[-3:-1], axes=(-3, -2))
+    return _product(detail, srf) + response.T(rest)
+
+
 def fuse_closed_form(
     observation: Observation,
     model: ObservationModel,
@@ -81,7 +97,8 @@ def fuse_closed_form(
             `SpectralResponse`.
         prior: the prior mean of X, ``(..., H, W, L)``; with ``basis``, of the coefficients, ``(..., H, W, r)``.
         mu: weight of the prior, positive, a scalar.
-        basis: ``(L, r)`` of full column rank; X is then ``basis @ U``, and U is returned.
+        basis: ``(L, r)`` of full column rank; X is then ``basis @ U``, the prior mean ``basis @ prior``, and U is
+            returned.
         weights: a, a scalar, and b, a scalar or one per guide band ``(l,)``; one over the noise variances makes this
             the Gaussian posterior mean.
 
@@ -93,43 +110,31 @@ def fuse_closed_form(
     """
     lr = observation["lr"]
     check_image(lr, "lr")
-    own = model["lr"]
-    response = _circular(own)
-    bands = lr.shape[-1] if basis is None else basis.shape[-1]
-    expected = (*response.input_shape(lr.shape)[:-1], bands)
-    if prior.shape[-3:] != expected[-3:]:
-        raise InputError(
-            f"the prior must have {expected[-3:]} (height, width, band), but has {prior.shape[-3:]}; "
-            "interpolate lr with upsample, and project it on the basis where there is one."
-        )
+    response = _circular(model["lr"])
+    size = response.input_shape(lr.shape)[-3:-1]
+    if "guide" in observation:
+        guide, spectral = observation["guide"], model["guide"]
+    else:
+        guide, spectral = jnp.zeros((*size, 1), lr.dtype), SpectralResponse(jnp.zeros((1, lr.shape[-1]), lr.dtype))
+    if not isinstance(spectral, SpectralResponse):
+        raise InputError(f"the closed form needs a SpectralResponse for `guide`, but it is {_name(spectral)}.")
+    if basis is not None and basis.shape[0] != lr.shape[-1]:
+        raise InputError(f"the basis must have {lr.shape[-1]} rows, one a band of lr, but its shape is {basis.shape}.")
+    bands = lr.shape[-1] if basis is None else basis.shape[1]
+    for what, image, count in (("prior", prior, bands), ("guide", guide, spectral.srf.shape[0])):
+        if image.shape[-3:] != (*size, count):
+            raise InputError(
+                f"the {what} must have {(*size, count)} (height, width, band), but has {image.shape[-3:]}; interpolate "
+                "the prior with upsample and project it on the basis, and crop the guide to the extent of lr."
+            )
+
     a, b = weights
-    mu = mu / a
+    scale = jnp.sqrt(jnp.broadcast_to(jnp.asarray(b / a, lr.dtype), guide.shape[-1:]))
+    srf, guide = spectral.srf.astype(lr.dtype) * scale[:, None], guide * scale
     if basis is not None:
         basis, mixing = jnp.linalg.qr(basis)
-        lr, prior = _product(lr, basis), _product(prior, mixing.T)
-
-    spectrum = _spectrum(response, lr.shape[-3:-1], lr.dtype) + mu
-    misfit = lr - own(prior)
-    if "guide" in observation:
-        guide = observation["guide"]
-        spectral = model["guide"]
-        if not isinstance(spectral, SpectralResponse):
-            raise InputError(f"the closed form needs a SpectralResponse for `guide`, but it is {spectral}.")
-        scale = jnp.sqrt(jnp.broadcast_to(jnp.asarray(b / a, lr.dtype), guide.shape[-1:]))
-        srf = spectral.srf.astype(lr.dtype) * scale[:, None]
-        srf = srf if basis is None else _product(srf, basis)
-        gram = _product(srf, srf.T)
-        detail = _solve_shifted(gram, mu, guide * scale - _product(prior, srf.T))
-        misfit = misfit - _product(response(detail), srf)
-
-    frequencies = jnp.fft.rfft2(misfit, axes=(-3, -2))
-    if "guide" in observation:
-        mixed = _product(frequencies, srf.T)
-        frequencies = frequencies - _product(_solve_shifted(gram, spectrum, mixed), srf)
-    correction = response.T(jnp.fft.irfft2(frequencies / spectrum, s=misfit.shape[-3:-1], axes=(-3, -2)))
-    if "guide" in observation:
-        correction = correction + _product(detail, srf)
-    scene = prior + correction
+        lr, srf, prior = _product(lr, basis), _product(srf, basis), _product(prior, mixing.T)
+    scene = prior + _correct(response, lr - model["lr"](prior), srf, guide - _product(prior, srf.T), mu / a)
     if basis is None:
         return scene
     return _product(scene, jax.scipy.linalg.solve_triangular(mixing, jnp.eye(bands, dtype=scene.dtype)).T)

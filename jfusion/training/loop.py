@@ -143,6 +143,8 @@ def train(
     done = 0
     while done < steps:
         state, value = step(state, next(batches), data.model)
+        if budget is not None:
+            value.block_until_ready()
         done += 1
         last = budget is not None and time.perf_counter() - start >= budget
         if done % REPORT_EVERY == 0 or done == steps or last:

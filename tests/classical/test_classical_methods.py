@@ -24,7 +24,6 @@ from jfusion.operators import (
     mtf_psf,
     upsample,
 )
-from jfusion.solvers.sylvester import fuse_closed_form
 
 jitted = cache(jax.jit)
 
@@ -158,7 +157,7 @@ def test_hysure_lowers_its_objective_to_a_minimum(simulate):
     solve = jax.jit(lambda steps: abundances(lr, guide, spectra, weights, response, steps))
     values = [float(objective(solve(steps))) for steps in (5, 20, 80, 400)]
     assert values == sorted(values, reverse=True)
-    best = solve(2000)
+    best = solve(1000)
     assert values[-1] < 1.1 * float(objective(best))
     for seed in range(3):
         step = jax.random.normal(jax.random.key(seed), best.shape)
@@ -194,15 +193,6 @@ def test_fuse_is_the_gaussian_posterior_mean():
     assert np.abs(product - expected).max() < 2e-4 * np.abs(expected).max()
 
 
-def test_fuse_with_an_isotropic_prior_is_the_closed_form(simulate):
-    _, observation, model = simulate(4, 2, Grid.nested(3), batch=1)
-    mean, noise = jitted(cubic)(observation, model), jnp.float32(1e-3)
-    images = observation["lr"][0], observation["guide"][0], mean[0]
-    product = jax.jit(posterior_mean)(*images, jnp.eye(4), model["guide"].srf, model["lr"], noise, jnp.full(2, noise))
-    expected = jax.jit(fuse_closed_form)(observation, model, mean, noise)[0]
-    np.testing.assert_allclose(product, expected, atol=1e-4)
-
-
 def test_noise_variance(simulate):
     _, observation, model = simulate(4, 2, Grid.nested(3))
     guide = observation["guide"]
@@ -211,16 +201,3 @@ def test_noise_variance(simulate):
     known = model.replace(noise={"guide": jnp.asarray([0.1, 0.0])})
     expected = np.stack([[0.01, 0.01], 1e-7 * energy], axis=1)
     np.testing.assert_allclose(noise_variance(observation, known, "guide"), expected, rtol=1e-5)
-
-
-def test_fuse_follows_the_noise_of_the_model(simulate):
-    """A guide that is said to be pure noise is not followed."""
-    _, observation, model = simulate(4, 2, Grid.nested(2), batch=1)
-    guide = observation["guide"]
-
-    def misfit(guide_noise: float) -> float:
-        noise = {"lr": jnp.float32(1e-3), "guide": jnp.float32(guide_noise)}
-        product = jitted(fuse)(observation, model.replace(noise=noise))
-        return float(jnp.linalg.norm(model["guide"](product) - guide))
-
-    assert misfit(1e-3) < 0.1 * misfit(10.0)

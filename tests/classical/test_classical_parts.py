@@ -14,7 +14,6 @@ from jfusion.classical.hypersharpening import (
     select,
     shared_response,
     srf,
-    synthesise,
 )
 from jfusion.classical.pixels import band_std, least_squares, ratio_or_one, regress, subspace
 from jfusion.classical.unmixing import endmembers, update_abundances, update_spectra
@@ -98,8 +97,7 @@ def test_hypersharpening_recovers_a_linear_relation(simulate):
     guide = observation["guide"]
     mixing = jnp.asarray([[0.5, 1.0, 0.0, 2.0], [0.2, 0.0, -1.0, 0.3], [0.3, 0.0, 1.0, 0.1]])
     pair = {"lr": degrade(guide @ mixing + 0.1, model), "guide": guide}
-    for function in (synthesise, guide_per_band):
-        np.testing.assert_allclose(jax.jit(function)(pair, model), guide @ mixing + 0.1, atol=1e-4)
+    np.testing.assert_allclose(jax.jit(guide_per_band)(pair, model), guide @ mixing + 0.1, atol=1e-4)
 
 
 def test_one_guide_band_stays_what_it_is(simulate):
@@ -128,11 +126,9 @@ def test_shared_response_is_the_mean_over_bands(separable):
     profiles = gaussian_psf(jnp.array([1.0, 1.4]), grid)
     psf = profiles if separable else profiles[0][:, None] * profiles[1][None]
     shared = shared_response(SpatialResponse(psf, 3, grid.phase))
-    image = jnp.zeros((30, 30, 5)).at[13:16, 13:16].set(1)
-    low = shared(image)
-    assert low.shape == (10, 10, 5)
-    np.testing.assert_allclose(low.sum((0, 1)), 1, atol=1e-4)
-    assert shared_response(shared) == shared
+    for mean, parts in zip(jax.tree.leaves(shared.psf), jax.tree.leaves(psf), strict=True):
+        np.testing.assert_allclose(mean, np.mean(parts, axis=-1), atol=1e-6)
+    assert jax.tree.map(jnp.shape, shared_response(shared)) == jax.tree.map(jnp.shape, shared)
 
 
 def test_operators_of_another_kind_are_refused():

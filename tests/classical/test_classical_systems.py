@@ -38,8 +38,8 @@ TRIVIAL = ("cubic", "interp23")
 NEED_RESPONSE = ("cnmf", "fuse", "hysure")
 DIRECT = [name for name in NAMES if name not in NEED_RESPONSE]
 LOCAL = [name for name in NAMES if ROWS[name].local is not None]
-PAN = (4, 1, Grid(3, (2.0, 0.5)))
-HS_MS = (24, 4, Grid(4, (1.5, 1.0)))
+PAN = (4, 1, Grid(4, (1.0, 2.0)))
+HS_MS = (24, 4, Grid(3, (1.5, 1.0)))
 
 
 def function(name: str) -> Fusion:
@@ -86,7 +86,7 @@ def test_fuses_hyperspectral_and_multispectral_images(name, simulate):
 
 @pytest.mark.parametrize("name", DIRECT)
 def test_pansharpens(name, simulate):
-    check_beats_cubic(name, *simulate(*PAN, batch=1))
+    check_beats_cubic(name, *simulate(*PAN))
 
 
 @pytest.mark.parametrize("name", NEED_RESPONSE)
@@ -150,19 +150,18 @@ def test_unknown_spectral_response(name, simulate):
 
 
 @pytest.mark.parametrize("name", LOCAL)
-@pytest.mark.parametrize("guide_bands", [1, 2])
-def test_local_systems_see_no_further_than_they_say(name, guide_bands):
+def test_local_systems_see_no_further_than_they_say(name):
     ratio, local = 4, ROWS[name].local
     height, width, reach = 2 * ratio, ratio * (local + 4), ratio * local
-    srf = jnp.asarray([[0.7, 0.3, 0.0], [0.0, 0.4, 0.6]])[:guide_bands]
+    srf = jnp.asarray([[0.7, 0.3, 0.0], [0.0, 0.4, 0.6]])
     grid = Grid.nested(ratio)
     response = SpatialResponse(gaussian_psf(1.0, grid), ratio, grid.phase)
     model = ObservationModel({"lr": response, "guide": SpectralResponse(srf)}, grid)
     rng = np.random.default_rng(0)
     lr = jnp.asarray(rng.uniform(0.2, 1, (1, 2, width // ratio, 3)), jnp.float32)
-    guide = jnp.asarray(rng.uniform(0.2, 1, (1, height, width, guide_bands)), jnp.float32)
-    product = function(name)({"lr": lr, "guide": guide}, model)
-    changed = function(name)({"lr": lr.at[:, :, 0].add(1), "guide": guide.at[:, :, :ratio].add(1)}, model)
+    guide = jnp.asarray(rng.uniform(0.2, 1, (1, height, width, 2)), jnp.float32)
+    product = jitted(name)({"lr": lr, "guide": guide}, model)
+    changed = jitted(name)({"lr": lr.at[:, :, 0].add(1), "guide": guide.at[:, :, :ratio].add(1)}, model)
     difference = np.abs(np.asarray(product - changed)).max((0, 1, 3))
     assert difference[:ratio].max() > 1e-2
     assert difference[ratio + reach :].max() == 0

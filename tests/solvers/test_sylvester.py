@@ -192,9 +192,9 @@ def test_reflecting_boundary_costs_little_and_only_near_the_border():
 def test_refuses_what_it_does_not_cover():
     scene, observation, model = pair(batch=1)
 
-    def solve(prior=scene, observation=observation, **operators):
+    def solve(prior=scene, guide=observation["guide"], basis=None, **operators):
         changed = model.replace(operators={**model.operators, **operators})
-        return fuse_closed_form(observation, changed, prior, 0.1)
+        return fuse_closed_form({**observation, "guide": guide}, changed, prior, 0.1, basis=basis)
 
     per_band = jnp.ones((3, 3, 5)) / 9
     with pytest.raises(InputError, match="one PSF for all bands"):
@@ -206,8 +206,10 @@ def test_refuses_what_it_does_not_cover():
     with pytest.raises(InputError, match="conjugate_gradient"):
         solve(lr=SpatialResponse(jnp.ones((3, 3)) / 9, 2, (0, 0), "valid"))
     with pytest.raises(InputError, match="SpectralResponse"):
-        solve(guide=BlockAverage(2))
-    with pytest.raises(InputError, match="not known"):
-        solve(guide=None)
-    with pytest.raises(InputError, match="prior must have"):
+        fuse_closed_form(observation, model.replace(operators={**model.operators, "guide": Blur(per_band)}), scene, 0.1)
+    with pytest.raises(InputError, match="the guide must have"):
+        solve(guide=observation["guide"][..., :1])
+    with pytest.raises(InputError, match="the basis must have 5 rows"):
+        solve(basis=jnp.ones((4, 2)))
+    with pytest.raises(InputError, match="the prior must have"):
         solve(prior=scene[:, ::2])
