@@ -370,14 +370,6 @@ _CVPR = Paper(
     doi="10.1109/CVPR.2019.00168",
     code="https://github.com/XieQi2015/MHF-net",
 )
-_TPAMI = Paper(
-    authors="Q. Xie, M. Zhou, Q. Zhao, Z. Xu, D. Meng",
-    year=2022,
-    title="MHF-Net: An Interpretable Deep Network for Multispectral and Hyperspectral Image Fusion",
-    venue="IEEE Transactions on Pattern Analysis and Machine Intelligence 44",
-    doi="10.1109/TPAMI.2020.3015691",
-    code="https://github.com/XieQi2015/MHF-net",
-)
 _DIFFERENCES = (
     "Normalisation takes the moments of each image and not of the batch, which is the release's own result for one "
     "image at a time. Ratios other than 4, 16 and 32 are split into fours and primes."
@@ -407,31 +399,4 @@ MHF_NET = System(
     ),
     differences=_DIFFERENCES,
     parameters=(3_006_763, Bands(31, 3, 32)),
-)
-
-BMHF_NET = System(
-    name="bmhf_net",
-    title="Blind MHF-Net (BMHF)",
-    family="unrolled",
-    tasks=SPATIOSPECTRAL,
-    paper=_TPAMI,
-    summary="MHF-Net that is told the spatial response, uses its true adjoint before a learned adjustment, computes "
-    "its spectral factors from the pair, so that one network serves many sensors.",
-    method=Trained(
-        network=BMHFNet,
-        loss=mhf_loss(0.1, 0.1),
-        recipe=Recipe(
-            optimiser=_adam,
-            steps=80_000,
-            patch=96,
-            batch=10,
-            note="Adam 1e-4, divided by ten after four fifths; 40 epochs of 2,000 steps; a new response drawn "
-            "for each batch.",
-        ),
-        tiny={"stages": 3, "rank": 3, "prox_blocks": 1},
-        compact={"stages": 4, "rank": 8},
-    ),
-    differences=_DIFFERENCES + " A and B come from the low-resolution pair in training too, not from the truth.",
-    parameters=(11_312_632, Bands(31, 3, 32)),
-    needs_model=True,
 )
