@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 from jax import Array, lax
 
@@ -14,7 +15,10 @@ from jfusion.catalogue import Bands
 from jfusion.errors import InputError
 from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, box_psf, psf_kernel
 
-Constraint = Literal["softmax", "projected", "detached", "free"]
+Constraint = Literal["softmax", "projected", "clipped", "detached", "free"]
+
+OUTSIDE = -1e6
+"""Stands for a weight outside the support, so far below the others that no projection reaches it."""
 
 BAND_SIGMA = 3.5
 """Standard deviation, in bands, of the Gaussian with which UDALN starts a response on its support."""
@@ -25,9 +29,12 @@ class Weights(nnx.Module):
 
     Attributes:
         constraint: what keeps a row of the result on the simplex (not negative, sum one).
-            "softmax": by construction. "projected": `project` clips at 0 and divides by the sum; call it after the
-            optimiser's step. "detached": nothing keeps the sign, and the sum through which no gradient flows divides
-            the row. "free": nothing.
+            "softmax": by construction; a weight starts at 1/100 of the largest at least.
+            "projected": `project`, called after the optimiser's step, takes the nearest point of the simplex.
+            "clipped": `project` clips at 0 and divides by the sum, as MIAE does; where the gradients of a row have
+            one sign, this drives it towards a single weight.
+            "detached": nothing keeps the sign, and no gradient flows through the sum that divides the row.
+            "free": nothing.
     """
 
     def __init__(self, initial: Array, constraint: Constraint, support: Array | None = None) -> None:
@@ -36,7 +43,8 @@ class Weights(nnx.Module):
         self.constraint = constraint
         self.support = nnx.Variable(jnp.ones(initial.shape, bool) if support is None else support)
         initial = jnp.where(self.support[...], initial, 0)
-        self.weight = nnx.Param(jnp.log(jnp.maximum(initial, 1e-6)) if constraint == "softmax" else initial)
+        floor = initial.max(-1, keepdims=True) / 100
+        self.weight = nnx.Param(jnp.log(jnp.maximum(initial, floor)) if constraint == "softmax" else initial)
 
     def __call__(self) -> Array:
         """``(..., row, weight)``."""
@@ -47,10 +55,13 @@ class Weights(nnx.Module):
         return weight / lax.stop_gradient(weight.sum(-1, keepdims=True)) if self.constraint == "detached" else weight
 
     def project(self) -> None:
-        """Clips and normalises the rows, in place; does nothing under the other constraints."""
+        """Puts the rows back onto the simplex, in place; does nothing under the other constraints."""
+        support, weight = self.support[...], self.weight[...]
         if self.constraint == "projected":
-            support = self.support[...]
-            weight = jnp.where(support, jnp.maximum(self.weight[...], 0), 0)
+            onto_simplex = jnp.vectorize(optax.projections.projection_simplex, signature="(n)->(n)")
+            self.weight[...] = onto_simplex(jnp.where(support, weight, OUTSIDE))
+        elif self.constraint == "clipped":
+            weight = jnp.where(support, jnp.maximum(weight, 0), 0)
             total = weight.sum(-1, keepdims=True)
             uniform = support / support.sum(-1, keepdims=True)
             self.weight[...] = jnp.where(total > 0, weight / jnp.where(total > 0, total, 1), uniform)
@@ -66,7 +77,7 @@ class LearnedPsf(nnx.Module):
         size: taps a side, where the default does not serve.
     """
 
-    def __init__(self, grid: Grid, constraint: Constraint = "projected", size: int | None = None) -> None:
+    def __init__(self, grid: Grid, constraint: Constraint = "softmax", size: int | None = None) -> None:
         nested = grid == Grid.nested(grid.ratio)
         self.grid, self.size = grid, size or (grid.ratio if nested else 2 * grid.ratio + 1)
         with jax.ensure_compile_time_eval():
@@ -94,7 +105,7 @@ class LearnedSrf(nnx.Module):
         support: which bands of `lr` each band of the guide may see, ``(guide band, lr band)``; None for all.
     """
 
-    def __init__(self, bands: Bands, constraint: Constraint = "projected", support: Array | None = None) -> None:
+    def __init__(self, bands: Bands, constraint: Constraint = "softmax", support: Array | None = None) -> None:
         shape = (bands.guide, bands.lr)
         mask = np.ones(shape, bool) if support is None else np.asarray(support, bool)
         if mask.shape != shape or not mask.any(1).all():
@@ -127,18 +138,20 @@ class Degradation(nnx.Module):
         bands: of the pair.
         constraints: on the PSF and on the spectral response, see `Weights`.
         support: see `LearnedSrf`.
+        size: see `LearnedPsf`.
     """
 
     def __init__(
         self,
         model: ObservationModel,
         bands: Bands,
-        constraints: tuple[Constraint, Constraint] = ("projected", "projected"),
+        constraints: tuple[Constraint, Constraint] = ("softmax", "softmax"),
         support: Array | None = None,
+        size: int | None = None,
     ) -> None:
         psf, srf = constraints
         unknown = unknown_parts(model)
-        self.psf = LearnedPsf(model.grid, psf) if "lr" in unknown else None
+        self.psf = LearnedPsf(model.grid, psf, size) if "lr" in unknown else None
         self.srf = LearnedSrf(bands, srf, support) if "guide" in unknown else None
 
     def __call__(self, model: ObservationModel) -> ObservationModel:
@@ -148,7 +161,7 @@ class Degradation(nnx.Module):
         return model.replace(operators=model.operators | filled)
 
     def project(self) -> None:
-        """Projects the weights that are under the constraint "projected"."""
+        """Projects the learned weights; see `Weights.project`."""
         for module in (self.psf, self.srf):
             if module is not None:
                 module.weights.project()

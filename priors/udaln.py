@@ -81,14 +81,10 @@ def joint_loss(module: Udaln, pair: Pair, key: Array) -> tuple[Array, tuple[Arra
     return loss, (product, model)
 
 
-def _project(module: Udaln) -> None:
-    module.degradation.project()
-
-
 STAGES = (
-    Stage(degradation_loss, 20_000, Schedule(1e-3, hold=1 / 2), trainable=("degradation",), project=_project),
+    Stage(degradation_loss, 20_000, Schedule(1e-3, hold=1 / 2), trainable=("degradation",)),
     Stage(generator_loss, 30_000, Schedule(1e-3, hold=2 / 3), trainable=("generator",)),
-    Stage(joint_loss, 15_000, Schedule(6e-5, hold=1 / 3), project=_project),
+    Stage(joint_loss, 15_000, Schedule(6e-5, hold=1 / 3)),
 )
 
 
@@ -103,6 +99,7 @@ def fit_udaln(
     progress: Progress = silent,
     constrained: bool = True,
     support: Array | None = None,
+    size: int | None = None,
     stopping: Stopping | None = None,
     state: FitState | None = None,
     save: Callable[[FitState], None] | None = None,
@@ -116,14 +113,15 @@ def fit_udaln(
         constrained: keeps the learned PSF and spectral responses on the simplex; False leaves the signs free and
             divides the responses by their detached sums, as the release does.
         support: bands that each band of the guide may see, for an unknown spectral response; None for all.
+        size: taps a side of an unknown PSF; None for the paper's, the ratio.
     """
     pair, scale = Pair.of(observation, model).normalised()
     bands = Bands.of(observation, model)
     known = not unknown_parts(model)
-    constraints: tuple[Constraint, Constraint] = ("projected", "projected") if constrained else ("free", "detached")
+    constraints: tuple[Constraint, Constraint] = ("softmax", "softmax") if constrained else ("free", "detached")
 
     def build(key: Array) -> Udaln:
-        return Udaln(bands, Degradation(model, bands, constraints, support), rngs=nnx.Rngs(key))
+        return Udaln(bands, Degradation(model, bands, constraints, support, size), rngs=nnx.Rngs(key))
 
     fitted = fit(
         build,
@@ -163,8 +161,8 @@ UDALN = System(
         note="Adam; 20,000 steps on B and R at 1e-3 (linear to 0 from 10,000), 30,000 on G at 1e-3 (from 20,000), "
         "15,000 on all at 6e-5 (from 5,000).",
     ),
-    differences="Learned PSF and responses are projected onto the simplex after each step (constrained=False: as "
-    "released, where responses may turn negative). Without a given support every band is eligible and the response "
+    differences="Learned PSF and responses are kept on the simplex by softmax (constrained=False: as released, where "
+    "responses may turn negative). Without a given support every band is eligible and the response "
     "starts flat. Known operators are used as they are, whatever their size; on grids that are not nested the learned "
     "PSF has 2 ratio + 1 taps a side. Adam's moments start afresh with each stage. The pair is scaled to a largest "
     "magnitude of one.",

@@ -19,7 +19,7 @@ def image(height: int, width: int, bands: int = 2) -> jax.Array:
     return jnp.asarray(np.random.default_rng(0).random((1, height, width, bands)), jnp.float32)
 
 
-@pytest.mark.parametrize("constraint", ["softmax", "projected", "detached"])
+@pytest.mark.parametrize("constraint", ["softmax", "projected", "clipped", "detached"])
 def test_rows_sum_to_one_and_keep_their_support(constraint):
     rng = np.random.default_rng(1)
     weights = Weights(jnp.full((2, 9), 1 / 9), constraint, jnp.asarray(SUPPORT))
@@ -31,10 +31,23 @@ def test_rows_sum_to_one_and_keep_their_support(constraint):
 
 
 def test_a_row_that_was_clipped_away_becomes_flat():
-    weights = Weights(jnp.full((1, 4), 0.25), "projected")
+    weights = Weights(jnp.full((1, 4), 0.25), "clipped")
     weights.weight[...] = -jnp.ones((1, 4))
     weights.project()
     np.testing.assert_allclose(weights(), 0.25)
+
+
+def test_projection_is_the_nearest_point_of_the_simplex():
+    """A step common to a row changes nothing; the known projection of (1, 0.5, -2) is (0.75, 0.25, 0)."""
+    weights = Weights(jnp.full((2, 3), 1 / 3), "projected")
+    weights.weight[...] = jnp.asarray([[0.5, 0.3, 0.2], [1.0, 0.5, -2.0]]) - 0.05
+    weights.project()
+    np.testing.assert_allclose(weights(), [[0.5, 0.3, 0.2], [0.75, 0.25, 0]], atol=1e-6)
+
+
+def test_psf_of_another_size_is_padded_around_its_origin():
+    x = image(16, 16)
+    np.testing.assert_allclose(LearnedPsf(Grid.nested(4), "projected", size=9)()(x), BlockAverage(4)(x), atol=1e-6)
 
 
 def test_no_gradient_flows_through_the_detached_sum():
@@ -45,7 +58,7 @@ def test_no_gradient_flows_through_the_detached_sum():
 
 def test_unknown_constraint_and_empty_support():
     with pytest.raises(InputError, match="softmax, projected"):
-        Weights(jnp.ones((1, 2)), "clipped")  # type: ignore[arg-type]
+        Weights(jnp.ones((1, 2)), "sigmoid")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="1 empty rows"):
         LearnedSrf(BANDS, support=jnp.asarray(SUPPORT) & jnp.asarray([[True], [False]]))
 
@@ -63,7 +76,9 @@ def test_psf_starts_as_the_mean_over_a_block(ratio, constraint):
 def test_psf_starts_centred_on_any_grid(centre):
     grid = Grid(2, centre)
     x = image(12, 12)
-    np.testing.assert_allclose(LearnedPsf(grid)()(x), SpatialResponse(box_psf(grid), 2, grid.phase)(x), atol=1e-6)
+    np.testing.assert_allclose(
+        LearnedPsf(grid, "projected")()(x), SpatialResponse(box_psf(grid), 2, grid.phase)(x), atol=1e-6
+    )
 
 
 def test_srf_starts_inside_its_support():

@@ -17,8 +17,8 @@ GRID = Grid.nested(2)
 
 
 def simulated(scene: np.ndarray, guide_bands: int) -> tuple[dict[str, jax.Array], ObservationModel]:
-    target = jnp.asarray(scene[None, :26, :34, ::2])
-    srf = jnp.asarray(np.kron(np.eye(guide_bands), np.ones((1, 6 // guide_bands))) * guide_bands / 6, jnp.float32)
+    target = jnp.asarray(scene[None, :32, :32, ::3])
+    srf = jnp.asarray(np.kron(np.eye(guide_bands), np.ones((1, 4 // guide_bands))) * guide_bands / 4, jnp.float32)
     response = SpatialResponse(gaussian_psf(0.85, GRID), GRID.ratio, GRID.phase, "circular")
     model = ObservationModel({"lr": response, "guide": SpectralResponse(srf)}, GRID)
     return model(target), model
@@ -58,44 +58,41 @@ class Fixed:
     """Stands for the module: an image and a mixing that are given."""
 
     def __init__(self, image: np.ndarray) -> None:
-        self.image, self.mixing = jnp.asarray(image), jnp.diag(jnp.arange(6.0))
+        self.image, self.mixing = jnp.asarray(image), jnp.diag(jnp.arange(4.0))
 
     def __call__(self, guide, key, deviation):
         return self.image
 
 
 def test_losses_are_the_papers(scene):
-    x = np.random.default_rng(0).random((1, 26, 34, 6)).astype(np.float32)
-    for guide_bands, loss in ((3, multispectral_loss), (1, panchromatic_loss)):
+    x = np.random.default_rng(0).random((1, 32, 32, 4)).astype(np.float32)
+    for guide_bands, loss in ((2, multispectral_loss), (1, panchromatic_loss)):
         observation, model = simulated(scene, guide_bands)
         value, product = loss(Fixed(x), Pair.of(observation, model), jax.random.key(0))
         spatial = float(jnp.mean((model["lr"](x) - observation["lr"]) ** 2))
-        if guide_bands == 3:
+        if guide_bands == 2:
             expected = 0.1 * spatial + float(jnp.mean((model["guide"](x) - observation["guide"]) ** 2))
         else:
-            difference = np.float64(x) * np.arange(6) - np.asarray(observation["guide"], np.float64)
+            difference = np.float64(x) * np.arange(4) - np.asarray(observation["guide"], np.float64)
             squares = sum((np.diff(difference, axis=axis) ** 2).sum() for axis in (1, 2))
-            expected = 10 * spatial + squares / (26 * 34 * 6)
+            expected = 10 * spatial + squares / (32 * 32 * 4)
         assert float(value) == pytest.approx(expected, rel=1e-4)
         np.testing.assert_array_equal(product, x)
 
 
-@pytest.mark.parametrize("guide_bands", [3, 1])
-def test_a_short_fit_lowers_the_loss(scene, guide_bands):
-    observation, model = simulated(scene, guide_bands)
-    if guide_bands == 1:
-        model = model.replace(operators={"lr": model["lr"], "guide": None})
+def test_a_short_fit_lowers_the_loss_without_a_spectral_response(scene):
+    observation, model = simulated(scene, 1)
+    model = model.replace(operators={"lr": model["lr"], "guide": None})
     digital = {key: 10_000 * image for key, image in observation.items()}
-    stage = gdd.PANCHROMATIC if guide_bands == 1 else gdd.MULTISPECTRAL
-    fitted = fit_gdd(digital, model, key=jax.random.key(0), effort=40 / stage.steps, **TINY)
-    assert fitted.product.shape == (1, 26, 34, 6)
+    fitted = fit_gdd(digital, model, key=jax.random.key(0), effort=40 / gdd.PANCHROMATIC.steps, **TINY)
+    assert fitted.product.shape == (1, 32, 32, 4)
     assert np.isfinite(fitted.product).all()
     assert fitted.losses[-1] < 0.5 * fitted.losses[0]
     assert fitted.model is model
 
 
 def test_operators_must_be_known(scene):
-    observation, model = simulated(scene, 3)
+    observation, model = simulated(scene, 2)
     for key in ("lr", "guide"):
         with pytest.raises(InputError, match=f"operator of '{key}' is not known"):
             fit_gdd(observation, model.replace(operators=model.operators | {key: None}), key=jax.random.key(0))
