@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from jfusion import __version__
 from jfusion.errors import InputError, JFusionError, RunError
@@ -304,8 +304,19 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+class Terminated(BaseException):
+    """SIGTERM came."""
+
+
 def _terminated(signum: int, frame: Any) -> None:
-    raise SystemExit(TERMINATED)
+    raise Terminated
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process at once: jax's threads may still compute, and the interpreter's own exit would crash on them."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -318,7 +329,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return DONE
     except KeyboardInterrupt:
         print("jfusion: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        _leave(INTERRUPTED)
+    except Terminated:
+        _leave(TERMINATED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED

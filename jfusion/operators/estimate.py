@@ -21,10 +21,10 @@ from jax import Array
 
 from jfusion.errors import InputError
 from jfusion.operators.grid import Grid
-from jfusion.operators.linear import LinearOperator, check_image
+from jfusion.operators.linear import LinearOperator, as_image
 from jfusion.operators.observation import Observation, ObservationModel
 from jfusion.operators.psf import gaussian_psf
-from jfusion.operators.spatial import Blur, Boundary, Psf, SpatialResponse, _source, psf_kernel
+from jfusion.operators.spatial import Blur, Boundary, Psf, SpatialResponse, psf_kernel, tap_source
 from jfusion.operators.spectral import SpectralResponse
 
 AVERAGING = 2.0
@@ -99,7 +99,7 @@ def _fit_psf(guide: Array, target: Array, size: int, grid: Grid, smoothness: Arr
     """Kernel ``(size, size)`` of unit sum that makes ``target``, an interior, from ``guide``; offsets do not count."""
     margin = _margin(size, grid.ratio)
     rows, columns = (
-        _source(length, size, grid.ratio, phase, "circular")[margin : length // grid.ratio - margin]
+        tap_source(length, size, grid.ratio, phase, "circular")[margin : length // grid.ratio - margin]
         for length, phase in zip(guide.shape[1:3], grid.phase, strict=True)
     )
     mean, deviation = guide.mean((0, 1, 2)), guide.std((0, 1, 2))
@@ -208,8 +208,7 @@ def estimate(
     lr, guide = observation["lr"], observation["guide"]
     grid = model.grid
     size = 4 * grid.ratio + 1 if size is None else size
-    check_image(lr, "lr")
-    check_image(guide, "guide")
+    lr, guide = as_image(lr, "lr"), as_image(guide, "guide")
     if boundary not in ("circular", "reflect"):
         raise InputError(f"the boundary must be circular or reflect, but is {boundary!r}.")
     height, width = (grid.ratio * n for n in lr.shape[-3:-1])

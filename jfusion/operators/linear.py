@@ -7,6 +7,7 @@ from typing import Any, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jfusion.errors import InputError
@@ -133,17 +134,26 @@ def dot_test(operator: LinearOperator, shape: tuple[int, ...], key: Array, dtype
     """
     kx, ky = jax.random.split(key)
     x = jax.random.normal(kx, shape, dtype)
-    ax = operator(x)
-    y = jax.random.normal(ky, ax.shape, dtype)
-    mismatch = jnp.abs(inner(ax, y) - inner(x, operator.T(y)))
-    scale = jnp.linalg.norm(ax.ravel()) * jnp.linalg.norm(y.ravel())
-    return float(mismatch / jnp.where(scale > 0, scale, 1))
+    y = jax.random.normal(ky, jax.eval_shape(operator, x).shape, dtype)
+
+    @jax.jit
+    def mismatch(operator: LinearOperator) -> Array:
+        ax = operator(x)
+        scale = jnp.linalg.norm(ax.ravel()) * jnp.linalg.norm(y.ravel())
+        return jnp.abs(inner(ax, y) - inner(x, operator.T(y))) / jnp.where(scale > 0, scale, 1)
+
+    return float(mismatch(operator))
 
 
-def check_image(x: Array, what: str) -> None:
-    """Raises InputError unless ``x`` is an image ``(..., height, width, band)`` with no empty axis."""
+def as_image(x: Array | np.ndarray, what: str) -> Array:
+    """``x`` as a jax array, in float32 where jax holds no float64.
+
+    Raises:
+        InputError: it is not an image ``(..., height, width, band)``, or an axis is empty.
+    """
     if x.ndim < 3 or 0 in x.shape:
         raise InputError(
             f"{what} must have shape (..., height, width, band) with no empty axis, but its shape is {x.shape}; "
             "add the missing axes, for instance x[..., None] for one band."
         )
+    return jnp.asarray(x)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jax import Array
 
 from jfusion.errors import InputError
-from jfusion.operators.linear import LinearOperator, pytree
+from jfusion.operators.linear import LinearOperator, as_image, pytree
 
 
 @pytree
@@ -19,6 +19,7 @@ class Mask(LinearOperator):
     mask: Array
 
     def __call__(self, x: Array) -> Array:
+        x = as_image(x, "the image to mask")
         if x.shape[-3:-1] != self.mask.shape:
             raise InputError(
                 f"the mask has shape {self.mask.shape}, but the image {x.shape[-3:-1]}; crop one to the other."

@@ -11,7 +11,7 @@ from jax import Array
 
 from jfusion.errors import InputError
 from jfusion.operators.grid import Grid
-from jfusion.operators.linear import check_image
+from jfusion.operators.linear import as_image
 
 Interpolation = Literal["nearest", "bilinear", "cubic", "interp23"]
 
@@ -83,7 +83,7 @@ def upsample(image: Array, grid: Grid, method: Interpolation = "cubic") -> Array
     Raises:
         InputError: not an image, or an unknown method.
     """
-    check_image(image, "the image to interpolate")
+    image = as_image(image, "the image to interpolate")
     if method not in get_args(Interpolation):
         raise InputError(f"the interpolation must be one of {', '.join(get_args(Interpolation))}, but is {method!r}.")
     rows, columns = (

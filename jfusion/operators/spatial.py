@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 
 from jfusion.errors import InputError
-from jfusion.operators.linear import LinearOperator, check_image, pytree, static_field
+from jfusion.operators.linear import LinearOperator, as_image, pytree, static_field
 from jfusion.operators.psf import Profiles
 
 Boundary = Literal["circular", "reflect", "valid"]
@@ -40,6 +40,12 @@ def check_divisible(shape: tuple[int, ...], ratio: int) -> None:
         )
 
 
+def check_phase(phase: tuple[int, int], ratio: int) -> None:
+    """Raises InputError unless both numbers lie between 0 and ``ratio - 1``."""
+    if not all(0 <= p < ratio for p in phase):
+        raise InputError(f"the phase must lie between 0 and ratio - 1 = {ratio - 1}, but is {phase}; see Grid.phase.")
+
+
 def psf_size(psf: Psf) -> tuple[int, int]:
     """Rows and columns of a PSF in either form."""
     return (psf[0].shape[0], psf[1].shape[0]) if isinstance(psf, tuple) else (psf.shape[0], psf.shape[1])
@@ -50,7 +56,7 @@ def psf_kernel(psf: Psf) -> Array:
     return psf[0][:, None] * psf[1][None, :] if isinstance(psf, tuple) else psf
 
 
-def _source(size: int, taps: int, ratio: int, phase: int, boundary: Boundary) -> np.ndarray:
+def tap_source(size: int, taps: int, ratio: int, phase: int, boundary: Boundary) -> np.ndarray:
     """Index ``(outputs, taps)`` of the pixel that tap m adds to output i."""
     length = size - taps + 1 if boundary == "valid" else size
     if length < 1 or (boundary == "reflect" and taps // 2 >= size):
@@ -71,7 +77,7 @@ def _source(size: int, taps: int, ratio: int, phase: int, boundary: Boundary) ->
 
 def band_matrix(profile: Array, size: int, ratio: int, phase: int, boundary: Boundary) -> Array:
     """Blur by ``profile`` and decimation along one axis: a matrix ``(outputs, size)`` or ``(outputs, size, band)``."""
-    column = _source(size, profile.shape[0], ratio, phase, boundary)
+    column = tap_source(size, profile.shape[0], ratio, phase, boundary)
     row = np.broadcast_to(np.arange(column.shape[0])[:, None], column.shape)
     matrix = jnp.zeros((column.shape[0], size, *profile.shape[1:]), profile.dtype)
     return matrix.at[row, column].add(profile[None])
@@ -89,8 +95,8 @@ def _separable(x: Array, profiles: Profiles, ratio: int, phase: tuple[int, int],
 
 
 def _shifts(x: Array, kernel: Array, ratio: int, phase: tuple[int, int], boundary: Boundary) -> Array:
-    rows = _source(x.shape[-3], kernel.shape[0], 1, 0, boundary)
-    columns = _source(x.shape[-2], kernel.shape[1], 1, 0, boundary)
+    rows = tap_source(x.shape[-3], kernel.shape[0], 1, 0, boundary)
+    columns = tap_source(x.shape[-2], kernel.shape[1], 1, 0, boundary)
     height, width = rows.shape[0], columns.shape[0]
     padded = jnp.take(x, np.concatenate([rows[0, :0:-1], rows[:, 0]]), axis=-3)
     padded = jnp.take(padded, np.concatenate([columns[0, :0:-1], columns[:, 0]]), axis=-2)
@@ -165,8 +171,9 @@ class Decimate(LinearOperator):
     phase: tuple[int, int] = static_field(default=(0, 0))
 
     def __call__(self, x: Array) -> Array:
-        check_image(x, "the image to decimate")
+        x = as_image(x, "the image to decimate")
         check_divisible(x.shape, self.ratio)
+        check_phase(self.phase, self.ratio)
         return x[..., self.phase[0] :: self.ratio, self.phase[1] :: self.ratio, :]
 
     def input_shape(self, output_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -181,7 +188,7 @@ class BlockAverage(LinearOperator):
     ratio: int = static_field()
 
     def __call__(self, x: Array) -> Array:
-        check_image(x, "the image to average")
+        x = as_image(x, "the image to average")
         check_divisible(x.shape, self.ratio)
         *batch, height, width, bands = x.shape
         r = self.ratio
@@ -212,8 +219,9 @@ class SpatialResponse(LinearOperator):
     boundary: Boundary = static_field(default="reflect")
 
     def __call__(self, x: Array) -> Array:
-        check_image(x, "the image to blur")
+        x = as_image(x, "the image to blur")
         check_boundary(self.boundary)
+        check_phase(self.phase, self.ratio)
         rows, columns = psf_size(self.psf)
         margin = (rows - 1, columns - 1) if self.boundary == "valid" else (0, 0)
         check_divisible((x.shape[-3] - margin[0], x.shape[-2] - margin[1], 1), self.ratio)

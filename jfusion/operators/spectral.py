@@ -21,6 +21,7 @@ class SpectralResponse(LinearOperator):
     srf: Array
 
     def __call__(self, x: Array) -> Array:
+        x = jnp.asarray(x)
         if x.shape[-1] != self.srf.shape[1]:
             raise InputError(
                 f"the spectral response takes {self.srf.shape[1]} bands, but the image has {x.shape[-1]}; "

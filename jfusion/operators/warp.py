@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
-from jfusion.operators.linear import LinearOperator, check_image, pytree
+from jfusion.operators.linear import LinearOperator, as_image, pytree
 
 
 @pytree
@@ -21,7 +21,7 @@ class Warp(LinearOperator):
     displacement: Array
 
     def __call__(self, x: Array) -> Array:
-        check_image(x, "the image to warp")
+        x = as_image(x, "the image to warp")
         height, width = x.shape[-3:-1]
         d = self.displacement
         row = jnp.clip(jnp.arange(height)[:, None] + d[..., 0], 0, height - 1)

@@ -16,7 +16,7 @@ from jax import Array
 
 from jfusion.errors import InputError
 from jfusion.operators import BlockAverage, LinearOperator, Observation, ObservationModel, SpatialResponse
-from jfusion.operators.linear import check_image
+from jfusion.operators.linear import as_image
 from jfusion.operators.spectral import SpectralResponse
 
 
@@ -109,7 +109,7 @@ def fuse_closed_form(
         InputError: an operator that the closed form does not cover, or shapes that do not fit.
     """
     lr = observation["lr"]
-    check_image(lr, "lr")
+    lr = as_image(lr, "lr")
     response = _circular(model["lr"])
     size = response.input_shape(lr.shape)[-3:-1]
     if "guide" in observation:
