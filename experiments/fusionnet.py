@@ -12,4 +12,4 @@ from experiments.runner import Experiment, main
 PUBLISHED = {"WorldView-3, ratio 4, reduced resolution": "SAM 3.74, ERGAS 2.57, Q8 0.914, SCC 0.958"}
 
 if __name__ == "__main__":
-    main("fusionnet", Experiment(out=Path("runs/fusionnet")), PUBLISHED)
+    main("fusionnet", Experiment(data="landsat8_liverpool", out=Path("runs/fusionnet")), PUBLISHED)

@@ -19,10 +19,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from experiments.places import Region, place
 from jfusion import catalogue
 from jfusion.catalogue import Fitted, Trained
-from jfusion.data import scenes
-from jfusion.data.simulate import Protocol, simulate
+from jfusion.data.simulate import Protocol
 from jfusion.demo import JASPER, facts
 from jfusion.errors import InputError
 from jfusion.files import check_output, replaced
@@ -32,9 +32,14 @@ from jfusion.report.content import SceneSection
 from jfusion.report.environment import environment
 from jfusion.report.page import write_page
 from jfusion.report.results import table, write_results
+from jfusion.tasks import spatiospectral_task
 
-RIVALS = ("cubic", "gsa", "fuse")
-"""The trivial baseline and two classical systems that stand in every table."""
+RIVALS = {
+    "pansharpening": ("cubic", "gsa", "bdsd", "mtf_glp_hpm"),
+    "hs_pansharpening": ("cubic", "gsa", "fuse"),
+    "hs_ms": ("cubic", "gsa", "fuse"),
+}
+"""The trivial baseline and the classical systems that stand in every table, by task."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +47,9 @@ class Experiment:
     """Settings of a run.
 
     Attributes:
-        data: embedded hyperspectral scene.
-        protocol: how the pair that is judged is made; its crop is the judged region.
-        learn: (first row, end row, first column, end column) of the region that networks learn from.
+        data: embedded scene: a hyperspectral image as the truth, or a multispectral pair one ratio lower.
+        protocol: how a pair is made of a hyperspectral image.
+        learn, judge: regions (first row, end row, first column, end column) of the truth; the scene's own by default.
         sizes: the paper's network, or a smaller one that trains within minutes on two cores.
         steps: optimiser steps, the paper's by default.
         patch, batch: of training, the paper's by default.
@@ -56,7 +61,8 @@ class Experiment:
 
     data: str = "jasper_ridge"
     protocol: Protocol = JASPER
-    learn: tuple[int, int, int, int] = (0, 100, 0, 48)
+    learn: Region | None = None
+    judge: Region | None = None
     sizes: Literal["paper", "compact", "tiny"] = "paper"
     steps: int | None = None
     patch: int | None = None
@@ -68,10 +74,8 @@ class Experiment:
 
     def tiny(self) -> Experiment:
         """The same with everything small."""
-        protocol = dataclasses.replace(self.protocol, crop=(0, 32, 52, 84))
-        return dataclasses.replace(
-            self, protocol=protocol, learn=(0, 32, 0, 32), sizes="tiny", steps=20, patch=16, batch=2
-        )
+        learn, judge = (0, 32, 0, 32), (0, 32, 52, 84)
+        return dataclasses.replace(self, learn=learn, judge=judge, sizes="tiny", steps=20, patch=16, batch=2)
 
 
 def revision() -> str:
@@ -115,27 +119,21 @@ def run(experiment: Experiment, name: str, published: Mapping[str, str] | None =
         published: what the paper reports, by its setting; printed beside ours.
 
     Raises:
-        InputError: the scene is no embedded hyperspectral one, or the output cannot be written.
+        InputError: no such scene, regions that do not fit it, or the output cannot be written.
     """
     if experiment.smoke:
         experiment = experiment.tiny()
-    images = scenes.load(experiment.data)
-    if "hsi" not in images or images["hsi"].wavelengths is None:
-        raise InputError(f"{experiment.data} has no hyperspectral image with wavelengths; jasper_ridge has.")
     folder = experiment.out
     folder.mkdir(parents=True, exist_ok=True)
     check_output(folder / "index.html", overwrite=True)
-    hsi = images["hsi"]
-    wavelengths = np.asarray(hsi.wavelengths)
-    test = simulate(hsi.physical(), wavelengths, experiment.protocol)
-    protocol = dataclasses.replace(experiment.protocol, crop=experiment.learn, seed=experiment.protocol.seed + 1)
-    learn = simulate(hsi.physical(), wavelengths, protocol)
-    reference = np.asarray(test.target[0])
+    where = place(experiment.data, experiment.protocol, experiment.learn, experiment.judge)
+    test, outline = where.test, where.outline
     contest = Contest(
-        experiment.data, test.observation, test.model, dataclasses.replace(hsi, scale=1.0, nodata=None),
-        experiment.protocol.to_dict(), reference, learn, experiment.protocol.data_range,
+        experiment.data, test.observation, test.model, outline, where.protocol, where.reference, where.learn,
+        where.data_range,
     )  # fmt: skip
-    trials = {rival: contest.try_system(rival, folder) for rival in RIVALS}
+    task = spatiospectral_task(test.observation["lr"].shape[-1], test.observation["guide"].shape[-1])
+    trials = {rival: contest.try_system(rival, folder) for rival in RIVALS[task.name]}
     trials[name] = contest.try_system(name, folder, **settings(experiment, name))
     network = trials[name].run.network
     unrolled = network is not None and catalogue.get(name).family == "unrolled"
@@ -148,12 +146,12 @@ def run(experiment: Experiment, name: str, published: Mapping[str, str] | None =
     section = SceneSection(
         title=experiment.data,
         text="".join(f"Published, {setting}: {numbers}. " for setting, numbers in (published or {}).items()),
-        facts=facts(hsi, ratio=experiment.protocol.ratio, sizes=experiment.sizes, seed=experiment.seed),
+        facts=facts(outline, ratio=test.model.ratio, sizes=experiment.sizes, seed=experiment.seed),
         inputs={key: np.asarray(image[0]) for key, image in test.observation.items()},
-        rgb=hsi.rgb_bands(),
+        rgb=outline.rgb_bands(),
         products={key: trial.product for key, trial in trials.items()},
-        reference=reference,
-        wavelengths=wavelengths,
+        reference=where.reference,
+        wavelengths=outline.wavelengths,
         rows=rows,
         stages=stage_views(network, test.observation, test.model) if unrolled and network is not None else (),
         stages_system=name if unrolled else "",

@@ -23,6 +23,7 @@ from jfusion.errors import InputError, RunError
 from jfusion.files import check_output
 
 BLOCK_BYTES = 16 * 2**20
+BLOCK_ROWS = 32
 CACHE_MIB = 128
 
 
@@ -80,10 +81,23 @@ def encode(image: np.ndarray, valid: np.ndarray, dtype: np.dtype, nodata: float 
     Raises:
         InputError: a valid sample is NaN or infinite.
     """
-    bad = int(np.count_nonzero(~np.isfinite(image[valid])))
+    stored, clipped = np.empty(image.shape, dtype), 0
+    for top in range(0, len(image), BLOCK_ROWS):  # a block stays in the processor's cache
+        rows = slice(top, top + BLOCK_ROWS)
+        stored[rows], outside = _encode_block(image[rows], valid[rows], dtype, nodata)
+        clipped += outside
+    return stored, clipped
+
+
+def _encode_block(
+    image: np.ndarray, valid: np.ndarray, dtype: np.dtype, nodata: float | None
+) -> tuple[np.ndarray, int]:
+    whole = bool(valid.all())
+    bad = int(np.count_nonzero(~np.isfinite(image if whole else image[valid])))
     if bad:
         raise InputError(f"Expected finite samples to write, but {bad} valid ones are NaN or infinite; mask them.")
-    image = np.where(valid[..., None], image, np.zeros((), image.dtype))
+    if not whole:
+        image = np.where(valid[..., None], image, np.zeros((), image.dtype))
     clipped = 0
     if dtype.kind == "f":
         low, high = np.finfo(dtype).min, np.finfo(dtype).max
@@ -91,19 +105,23 @@ def encode(image: np.ndarray, valid: np.ndarray, dtype: np.dtype, nodata: float 
         low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
     if not np.can_cast(image.dtype, dtype, "safe"):
         if dtype.kind in "iu" and image.dtype.kind == "f":
-            values = np.rint(image.astype(np.float64))
+            exact = image.dtype if dtype.itemsize <= 2 else np.dtype(np.float64)
+            values = np.rint(image.astype(exact, copy=False))
             above = values >= float(int(high) + 1)
         else:
             values = image
             above = values > high
         below = values < low
-        clipped = int(np.count_nonzero(below | above))
+        clipped = int(np.count_nonzero(below)) + int(np.count_nonzero(above))
         with np.errstate(invalid="ignore"):
-            image = np.where(below, dtype.type(low), np.where(above, dtype.type(high), values.astype(dtype)))
-    stored = image.astype(dtype)
+            image = values.astype(dtype)
+        if clipped:
+            image[below], image[above] = low, high
+    stored = image.astype(dtype, copy=False)
     if nodata is not None:
-        stored[stored == nodata] = _neighbour(nodata, dtype)
-        stored[~valid] = nodata
+        stored = np.where(stored == nodata, _neighbour(nodata, dtype), stored)
+        if not whole:
+            stored[~valid] = nodata
     return stored, clipped
 
 
@@ -154,7 +172,7 @@ def open_writer(
     try:
         plain = workplace / "plain.tif"
         with rasterio.Env(GDAL_CACHEMAX=CACHE_MIB, GDAL_TIFF_INTERNAL_MASK=True):
-            with _open(plain, "w", **_profile(outline, kind)) as dataset:
+            with _open(plain, "w", **_profile(outline, kind, compressed=not cog)) as dataset:
                 _describe(dataset, outline)
                 masked = outline.nodata is None and outline.mask is not None
                 writer = WindowedWriter(kind, outline.nodata, masked, dataset)
@@ -208,7 +226,7 @@ def _compression(dtype: np.dtype) -> dict[str, Any]:
     return {"compress": "deflate", "predictor": 3 if dtype.kind == "f" else 2, "bigtiff": "IF_SAFER"}
 
 
-def _profile(outline: Scene, dtype: np.dtype) -> dict[str, Any]:
+def _profile(outline: Scene, dtype: np.dtype, compressed: bool) -> dict[str, Any]:
     size = _block_size(outline.bands, dtype.itemsize)
     return {
         "driver": "GTiff",
@@ -223,7 +241,7 @@ def _profile(outline: Scene, dtype: np.dtype) -> dict[str, Any]:
         "blockxsize": size,
         "blockysize": size,
         "interleave": "band",
-        **_compression(dtype),
+        **(_compression(dtype) if compressed else {"bigtiff": "IF_SAFER"}),
     }
 
 
@@ -242,6 +260,7 @@ def _describe(dataset: Any, scene: Scene) -> None:
 def _to_cog(plain: Path, cog: Path, outline: Scene, dtype: np.dtype) -> Path:
     size = _block_size(outline.bands, dtype.itemsize)
     options = _compression(dtype) | {"predictor": "YES", "blocksize": size, "overview_resampling": "AVERAGE"}
+    options["num_threads"] = "ALL_CPUS"
     with _open(plain) as source:
         rasterio.shutil.copy(source, cog, driver="COG", **options)
     return cog

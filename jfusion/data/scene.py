@@ -95,8 +95,11 @@ class Scene:
 
     def digital(self, physical: np.ndarray) -> np.ndarray:
         """The image numbers in float32 that stand for physical values: inverse of `physical` where the mask is True."""
-        values = (np.asarray(physical, np.float64) - np.asarray(self.offset)) / np.asarray(self.scale)
-        return values.astype(np.float32)
+        scale, offset = np.asarray(self.scale, np.float64), np.asarray(self.offset, np.float64)
+        numbers = np.empty(np.shape(physical), np.float32)
+        for row, values in zip(numbers, physical, strict=True):  # a row stays in the processor's cache
+            row[:] = (values - offset) / scale
+        return numbers
 
     def crop(self, rows: slice, cols: slice) -> "Scene":
         """The window of whole pixels `rows` x `cols`; transform and mask follow.

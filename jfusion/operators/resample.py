@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Literal, get_args
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -29,42 +30,51 @@ def _lagrange(fraction: np.ndarray, node: np.ndarray, taps: int) -> np.ndarray:
     return np.prod([np.where(node == m, 1, term) for m, term in zip(others, terms, strict=True)], axis=0)
 
 
-def _weights(size: int, position: np.ndarray, taps: int, method: Interpolation) -> np.ndarray:
-    """Matrix ``(positions, size)`` of a local interpolator at fractional positions, edges repeated."""
+TAPS: dict[str, int] = {"nearest": 1, "bilinear": 2, "cubic": 4, "interp23": 12}
+
+
+@lru_cache(maxsize=64)
+def phase_weights(ratio: int, centre: float, method: Interpolation) -> tuple[int, np.ndarray]:
+    """A local interpolator along one axis: fine sample ``ratio * i + p`` is ``sum_k weights[p, k] x[i + first + k]``.
+
+    The centre of sample i lies at ``ratio * i + centre`` on the fine axis.
+
+    Returns:
+        first, and the weights ``(ratio, taps)`` in float64, whose rows sum to one.
+    """
+    taps = TAPS[method]
+    position = (np.arange(ratio) - centre) / ratio
     base = np.floor(position + 0.5 if method == "nearest" else position).astype(int)
     fraction = (position - base)[:, None]
     node = np.arange(taps)[None, :] - (max(taps // 2, 1) - 1)
     if method == "nearest":
-        weight = np.ones((len(position), 1))
+        weight = np.ones((ratio, 1))
     elif method == "bilinear":
         weight = np.maximum(1 - np.abs(fraction - node), 0)
     elif method == "cubic":
         weight = _keys(fraction - node)
     else:
         weight = _lagrange(fraction, node, taps)
-    matrix = np.zeros((len(position), size))
-    np.add.at(matrix, (np.arange(len(position))[:, None], np.clip(base[:, None] + node, 0, size - 1)), weight)
-    return matrix
+    sample = base[:, None] + node
+    first = int(sample.min())
+    table = np.zeros((ratio, int(sample.max()) - first + 1))
+    np.add.at(table, (np.arange(ratio)[:, None], sample - first), weight)
+    return first, table
 
 
-TAPS: dict[str, int] = {"nearest": 1, "bilinear": 2, "cubic": 4, "interp23": 12}
-
-
-@lru_cache(maxsize=64)
-def interpolation_matrix(size: int, ratio: int, centre: float, method: Interpolation) -> np.ndarray:
-    """Interpolation along one axis as a matrix ``(size * ratio, size)``; float64, rows sum to one.
-
-    The centre of sample i lies at ``ratio * i + centre`` on the fine axis. Edge samples are repeated outside.
-    """
+def _along(x: Array, axis: int, ratio: int, centre: float, method: Interpolation) -> Array:
+    """Interpolates one axis; edge samples are repeated outside."""
     doublings = ratio.bit_length() - 1
-    if method == "interp23" and ratio == 2**doublings and centre == int(centre):
-        matrix = np.eye(size)
+    if method == "interp23" and doublings > 1 and ratio == 2**doublings and centre == int(centre):
         for k in reversed(range(doublings)):
-            length = matrix.shape[0]
-            position = (np.arange(2 * length) - (int(centre) >> k & 1)) / 2
-            matrix = _weights(length, position, TAPS[method], method) @ matrix
-        return matrix
-    return _weights(size, (np.arange(size * ratio) - centre) / ratio, TAPS[method], method)
+            x = _along(x, axis, 2, int(centre) >> k & 1, method)
+        return x
+    first, weights = phase_weights(ratio, centre, method)
+    size, taps = x.shape[axis], weights.shape[1]
+    padded = jnp.take(x, np.clip(np.arange(first, size + first + taps - 1), 0, size - 1), axis=axis)
+    shifted = [jax.lax.slice_in_dim(padded, k, k + size, axis=axis) for k in range(taps)]
+    phases = [sum(float(w) * s for w, s in zip(row, shifted, strict=True) if w) for row in weights]
+    return jnp.stack(phases, axis + 1).reshape(*x.shape[:axis], size * ratio, *x.shape[axis + 1 :])
 
 
 def upsample(image: Array, grid: Grid, method: Interpolation = "cubic") -> Array:
@@ -86,8 +96,6 @@ def upsample(image: Array, grid: Grid, method: Interpolation = "cubic") -> Array
     image = as_image(image, "the image to interpolate")
     if method not in get_args(Interpolation):
         raise InputError(f"the interpolation must be one of {', '.join(get_args(Interpolation))}, but is {method!r}.")
-    rows, columns = (
-        jnp.asarray(interpolation_matrix(n, grid.ratio, float(c), method), image.dtype)
-        for n, c in zip(image.shape[-3:-1], grid.centre, strict=True)
-    )
-    return jnp.einsum("ij,...jkc,lk->...ilc", rows, image, columns, precision="highest")
+    for axis, centre in zip((image.ndim - 3, image.ndim - 2), grid.centre, strict=True):
+        image = _along(image, axis, grid.ratio, float(centre), method)
+    return image

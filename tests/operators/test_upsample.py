@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from jfusion.errors import InputError
 from jfusion.operators import Grid, ObservationModel, SpectralResponse, relative_residual, upsample
-from jfusion.operators.resample import TAPS, interpolation_matrix
+from jfusion.operators.resample import TAPS, phase_weights
 
 METHODS = tuple(TAPS)
 # Aiazzi et al., TGRS 40(10), 2002: coefficients of the 23-tap interpolator, centre and the odd lags
@@ -26,9 +26,9 @@ def grids(draw):
 
 @given(grid=grids(), method=st.sampled_from(METHODS))
 def test_rows_sum_to_one_everywhere(grid, method):
-    matrix = interpolation_matrix(6, grid.ratio, grid.centre[0], method)
-    assert matrix.shape == (6 * grid.ratio, 6)
-    np.testing.assert_allclose(matrix.sum(1), 1, atol=1e-12)
+    _, weights = phase_weights(grid.ratio, grid.centre[0], method)
+    assert len(weights) == grid.ratio
+    np.testing.assert_allclose(weights.sum(1), 1, atol=1e-12)
 
 
 @given(grid=grids(), method=st.sampled_from(["bilinear", "cubic", "interp23"]))
@@ -56,23 +56,28 @@ def test_nearest_on_a_nested_grid_repeats_pixels():
     np.testing.assert_array_equal(upsample(x, Grid.nested(3), "nearest"), expected)
 
 
+def impulse_response(size, ratio, centre):
+    line = jnp.zeros((size, 3, 1)).at[size // 2].set(1)
+    return np.asarray(upsample(line, Grid(ratio, (centre, 0.0)), "interp23"))[:, 0, 0]
+
+
 def test_23_taps_are_the_published_ones():
-    impulse = interpolation_matrix(32, 2, 0.0, "interp23")[:, 16]
+    impulse = impulse_response(32, 2, 0.0)
     taps = impulse[32 - 11 : 32 + 12]
     assert taps[11] == pytest.approx(1)
-    np.testing.assert_allclose(taps[12::2], ODD_LAGS, atol=1e-8)
-    np.testing.assert_allclose(taps[10::-2], ODD_LAGS, atol=1e-8)
-    np.testing.assert_allclose(np.delete(taps[1::2], 5), 0, atol=1e-12)
-    assert np.count_nonzero(np.abs(impulse) > 1e-12) == 13
+    np.testing.assert_allclose(taps[12::2], ODD_LAGS, atol=1e-7)
+    np.testing.assert_allclose(taps[10::-2], ODD_LAGS, atol=1e-7)
+    np.testing.assert_allclose(np.delete(taps[1::2], 5), 0, atol=1e-7)
+    assert np.count_nonzero(np.abs(impulse) > 1e-6) == 13
 
 
 def test_23_taps_at_ratio_4_peak_two_pixels_after_the_block_begins():
     # published toolboxes insert zeros at the second and then the first position: the peak lies at 4 i + 2
     for centre, peak in ((2.0, 2), (0.0, 0), (3.0, 3)):
-        impulse = interpolation_matrix(16, 4, centre, "interp23")[:, 8]
+        impulse = impulse_response(16, 4, centre)
         assert impulse.argmax() == 32 + peak
         ahead, behind = impulse[32 + peak + 1 :][:20], impulse[: 32 + peak][::-1][:20]
-        np.testing.assert_allclose(ahead, behind, atol=1e-12)
+        np.testing.assert_allclose(ahead, behind, atol=1e-7)
 
 
 def test_upsample_is_batched_and_keeps_the_dtype():

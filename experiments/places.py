@@ -1,0 +1,114 @@
+"""Where an experiment takes place: a pair to be judged on, its truth, and a disjoint region to learn from."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from jfusion.data import scenes
+from jfusion.data.scene import Scene
+from jfusion.data.simulate import Protocol, Simulation, reduce, simulate
+from jfusion.errors import InputError
+from jfusion.inference.pair import make_pair
+
+Region = tuple[int, int, int, int]
+"""First row, end row, first column, end column, in pixels of the truth."""
+
+REGIONS: dict[str, tuple[Region, Region]] = {
+    "jasper_ridge": ((0, 100, 0, 48), (0, 100, 52, 100)),
+    "aviris_california": ((0, 50, 0, 24), (0, 50, 26, 50)),
+    "neon_sjer": ((0, 30, 0, 14), (0, 30, 16, 30)),
+    "landsat8_liverpool": ((0, 266, 0, 260), (0, 266, 272, 432)),
+    "landsat8_momotombo": ((0, 334, 0, 290), (0, 334, 302, 466)),
+}
+"""Where networks learn and where they are judged, by scene; a few columns lie between the two."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A pair that is judged and one to learn from.
+
+    Attributes:
+        test, learn: pairs with truth of disjoint regions.
+        outline: metadata of the truth that is judged.
+        protocol: how both were made, JSON values.
+        data_range: full scale of the metrics, in the scene's units.
+    """
+
+    test: Simulation
+    learn: Simulation
+    outline: Scene
+    protocol: dict[str, Any]
+    data_range: float
+
+    @property
+    def reference(self) -> np.ndarray:
+        """The truth, ``(height, width, band)``."""
+        return np.asarray(self.test.target[0])
+
+
+def cut(data: Simulation, region: Region) -> Simulation:
+    """A region of a pair with truth.
+
+    Raises:
+        InputError: the region leaves the image, or does not begin and end with low-resolution pixels.
+    """
+    top, bottom, left, right = region
+    height, width = data.target.shape[1:3]
+    if not (0 <= top < bottom <= height and 0 <= left < right <= width) or any(n % data.model.ratio for n in region):
+        raise InputError(
+            f"the region {region} must lie inside {height} x {width} pixels, in multiples of {data.model.ratio}."
+        )
+
+    def part(image: Array) -> Array:
+        rows, columns = (np.array(image.shape[1:3]) / (height, width)).tolist()
+        return image[:, round(top * rows) : round(bottom * rows), round(left * columns) : round(right * columns)]
+
+    return data._replace(observation=jax.tree.map(part, data.observation), target=part(data.target))
+
+
+def place(name: str, protocol: Protocol, learn: Region | None = None, judge: Region | None = None) -> Place:
+    """An embedded scene as a place.
+
+    A hyperspectral image is the truth of a pair that ``protocol`` simulates, with other noise where networks learn. A
+    multispectral image with its panchromatic guide is one ratio lower than it came (`reduce`), so that it becomes the
+    truth.
+
+    Args:
+        name: of the scene.
+        protocol: of the simulation; its crop is replaced by the regions.
+        learn, judge: regions, those of `REGIONS` by default.
+
+    Raises:
+        InputError: no such scene, or regions that do not fit it.
+    """
+    images = scenes.load(name)
+    usual = REGIONS.get(name)
+    if usual is None and (learn is None or judge is None):
+        raise InputError(f"{name} has no usual regions; give both to learn from and to judge on, or take {_known()}.")
+    learn, judge = learn or usual[0], judge or usual[1]  # type: ignore[index]
+    if "hsi" in images:
+        hsi = images["hsi"]
+        if hsi.wavelengths is None:
+            raise InputError(f"{name} has no wavelengths, so that no guide can be simulated; take {_known()}.")
+        test, seen = (
+            simulate(hsi.physical(), hsi.wavelengths, dataclasses.replace(protocol, crop=crop, seed=seed))
+            for crop, seed in ((judge, protocol.seed), (learn, protocol.seed + 1))
+        )
+        made = dataclasses.replace(protocol, crop=judge).to_dict()
+        outline = dataclasses.replace(hsi, scale=1.0, nodata=None)
+        return Place(test, seen, outline, {**made, "learn": learn}, protocol.data_range)
+    pair = make_pair(images["msi"], images["pan"])
+    whole = reduce(pair.observation, pair.model)
+    outline = dataclasses.replace(pair.lr, scale=1.0, offset=0.0, nodata=None, mask=None)
+    made = {"wald": "both images one ratio lower", "ratio": pair.geometry.ratio, "centre": pair.geometry.centre}
+    return Place(cut(whole, judge), cut(whole, learn), outline.crop(slice(*judge[:2]), slice(*judge[2:])),
+                 {**made, "crop": judge, "learn": learn, "data_range": 1.0}, 1.0)  # fmt: skip
+
+
+def _known() -> str:
+    return ", ".join(REGIONS)
