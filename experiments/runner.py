@@ -35,7 +35,7 @@ from jfusion.report.results import table, write_results
 from jfusion.tasks import spatiospectral_task
 
 RIVALS = {
-    "pansharpening": ("cubic", "gsa", "bdsd", "mtf_glp_hpm"),
+    "pansharpening": ("cubic", "gsa", "mtf_glp_cbd", "fuse"),
     "hs_pansharpening": ("cubic", "gsa", "fuse"),
     "hs_ms": ("cubic", "gsa", "fuse"),
 }

@@ -48,7 +48,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 WITH_TRUTH = ("cubic", "interp23", "brovey", "gsa", "bdsd", "sfim", "mtf_glp", "mtf_glp_hpm", "cnmf", "hysure", "fuse",
               UNROLLED, "udaln")  # fmt: skip
 BLIND = ("cubic", "gsa", "sfim", "mtf_glp_hpm", "cnmf", "hysure", "fuse")
-SHARPEN = ("cubic", "brovey", "gsa", "bdsd", "sfim", "mtf_glp_hpm")
+SHARPEN = ("cubic", "brovey", "gsa", "bdsd", "sfim", "mtf_glp_hpm", "mtf_glp_cbd", "fuse")
 
 
 def demo(folder: Path = Path("runs/demo"), quiet: bool = False) -> Path:
