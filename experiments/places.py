@@ -22,10 +22,10 @@ REGIONS: dict[str, tuple[Region, Region]] = {
     "jasper_ridge": ((0, 100, 0, 48), (0, 100, 52, 100)),
     "aviris_california": ((0, 50, 0, 24), (0, 50, 26, 50)),
     "neon_sjer": ((0, 30, 0, 14), (0, 30, 16, 30)),
-    "landsat8_liverpool": ((0, 266, 0, 260), (0, 266, 272, 432)),
+    "landsat8_liverpool": ((0, 160, 0, 432), (170, 266, 0, 432)),
     "landsat8_momotombo": ((0, 334, 0, 290), (0, 334, 302, 466)),
 }
-"""Where networks learn and where they are judged, by scene; a few columns lie between the two."""
+"""Where networks learn and where they are judged, by scene; a few rows or columns lie between."""
 
 
 @dataclasses.dataclass(frozen=True)
