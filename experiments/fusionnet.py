@@ -9,7 +9,8 @@ from pathlib import Path
 
 from experiments.runner import Experiment, main
 
+EXPERIMENT = Experiment(data="landsat8_liverpool", out=Path("runs/fusionnet"))
 PUBLISHED = {"WorldView-3, ratio 4, reduced resolution": "SAM 3.74, ERGAS 2.57, Q8 0.914, SCC 0.958"}
 
 if __name__ == "__main__":
-    main("fusionnet", Experiment(data="landsat8_liverpool", out=Path("runs/fusionnet")), PUBLISHED)
+    main("fusionnet", EXPERIMENT, PUBLISHED)

@@ -9,5 +9,7 @@ from pathlib import Path
 
 from experiments.runner import Experiment, main
 
+EXPERIMENT = Experiment(out=Path("runs/gdd"))
+
 if __name__ == "__main__":
-    main("gdd", Experiment(out=Path("runs/gdd")))
+    main("gdd", EXPERIMENT)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from experiments.runner import Experiment, main
 
+EXPERIMENT = Experiment(out=Path("runs/mhf_net"))
 PUBLISHED = {"CAVE, ratio 32 (from memory of the paper's table)": "PSNR 37.23 dB, SAM 7.30, ERGAS 1.87"}
 
 if __name__ == "__main__":
-    main("mhf_net", Experiment(out=Path("runs/mhf_net")), PUBLISHED)
+    main("mhf_net", EXPERIMENT, PUBLISHED)

@@ -99,15 +99,16 @@ def place(name: str, protocol: Protocol, learn: Region | None = None, judge: Reg
             simulate(hsi.physical(), hsi.wavelengths, dataclasses.replace(protocol, crop=crop, seed=seed))
             for crop, seed in ((judge, protocol.seed), (learn, protocol.seed + 1))
         )
-        made = dataclasses.replace(protocol, crop=judge).to_dict()
-        outline = dataclasses.replace(hsi, scale=1.0, nodata=None)
-        return Place(test, seen, outline, {**made, "learn": learn}, protocol.data_range)
-    pair = make_pair(images["msi"], images["pan"])
-    whole = reduce(pair.observation, pair.model)
-    outline = dataclasses.replace(pair.lr, scale=1.0, offset=0.0, nodata=None, mask=None)
-    made = {"wald": "both images one ratio lower", "ratio": pair.geometry.ratio, "centre": pair.geometry.centre}
-    return Place(cut(whole, judge), cut(whole, learn), outline.crop(slice(*judge[:2]), slice(*judge[2:])),
-                 {**made, "crop": judge, "learn": learn, "data_range": 1.0}, 1.0)  # fmt: skip
+        outline, made = hsi, dataclasses.replace(protocol, crop=judge).to_dict()
+    else:
+        pair = make_pair(images["msi"], images["pan"])
+        whole = reduce(pair.observation, pair.model)
+        test, seen, outline = cut(whole, judge), cut(whole, learn), pair.lr
+        made = {"wald": "both images one ratio lower", "ratio": pair.geometry.ratio, "centre": pair.geometry.centre,
+                "crop": judge, "data_range": 1.0}  # fmt: skip
+    outline = dataclasses.replace(outline, scale=1.0, offset=0.0, nodata=None, mask=None)
+    outline = outline.crop(slice(*judge[:2]), slice(*judge[2:]))
+    return Place(test, seen, outline, {**made, "learn": learn}, made["data_range"])
 
 
 def _known() -> str:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from experiments.runner import Experiment, main
 
+EXPERIMENT = Experiment(out=Path("runs/udaln"))
 PUBLISHED = {
     "Houston, ratio 5": "PSNR 45.26 dB, SAM 0.875, ERGAS 0.523",
     "Chikusei, ratio 8": "PSNR 50.76 dB, SAM 0.760, ERGAS 0.459",
 }
 
 if __name__ == "__main__":
-    main("udaln", Experiment(out=Path("runs/udaln")), PUBLISHED)
+    main("udaln", EXPERIMENT, PUBLISHED)

@@ -1,0 +1,79 @@
+"""Every network has its script, every script runs, and what is judged is never what was learned from."""
+
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.places import REGIONS, cut, place
+from experiments.runner import Experiment, run, settings
+from jfusion import catalogue
+from jfusion.catalogue import Classical
+from jfusion.data import scenes
+from jfusion.data.simulate import Protocol
+from jfusion.errors import InputError
+
+NETWORKS = [name for name, row in catalogue.systems().items() if not isinstance(row.method, Classical)]
+PROTOCOL = Protocol(ratio=2, guide_bands=("B2", "B3", "B4"), lr_snr_db=35, seed=3)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_has_a_script(name: str) -> None:
+    script = importlib.import_module(f"experiments.{name}")
+    assert isinstance(script.EXPERIMENT, Experiment)
+    assert script.EXPERIMENT.data in REGIONS
+    assert catalogue.get(name).paper.authors.split(",")[0].split()[-1] in script.__doc__
+    assert settings(script.EXPERIMENT, name)["seed"] == 0
+
+
+@pytest.mark.parametrize("name", REGIONS)
+def test_regions_are_disjoint_and_lie_in_the_scene(name: str) -> None:
+    images = scenes.load(name)
+    shape = (images["hsi"] if "hsi" in images else images["msi"]).image.shape
+    learn, judge = REGIONS[name]
+    for region in (learn, judge):
+        assert 0 <= region[0] < region[1] <= shape[0]
+        assert 0 <= region[2] < region[3] <= shape[1]
+    assert learn[1] <= judge[0] or learn[3] <= judge[2]
+
+
+@pytest.mark.parametrize("name", ["aviris_california", "landsat8_momotombo"])
+def test_places_hold_the_scene(name: str) -> None:
+    where = place(name, PROTOCOL)
+    assert where.reference.shape == where.outline.image.shape
+    assert json.loads(json.dumps(where.protocol))["ratio"] == 2
+    images = scenes.load(name)
+    truth = next(iter(images.values())).physical()
+    top, bottom, left, right = REGIONS[name][1]
+    np.testing.assert_allclose(where.reference, truth[top:bottom, left:right], atol=1e-6)
+    lr, guide = (where.test.observation[key].shape for key in ("lr", "guide"))
+    assert guide[1:3] == where.reference.shape[:2] == tuple(2 * n for n in lr[1:3])
+
+
+def test_noise_differs_between_regions() -> None:
+    same = ((0, 16, 0, 16), (0, 16, 0, 16))
+    where = place("aviris_california", PROTOCOL, *same)
+    assert not np.array_equal(where.test.observation["lr"], where.learn.observation["lr"])
+    np.testing.assert_array_equal(where.test.target, where.learn.target)
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(InputError, match="multiples of 2"):
+        cut(place("landsat8_momotombo", PROTOCOL).test, (0, 3, 0, 4))
+    with pytest.raises(InputError, match="landsat8_liverpool"):
+        place("landsat8_tiny", PROTOCOL)
+    with pytest.raises(InputError, match="classical"):
+        settings(Experiment(), "gsa")
+
+
+def test_smoke_run_writes_what_it_did(tmp_path: Path) -> None:
+    script = importlib.import_module("experiments.udaln")
+    page = run(Experiment(out=tmp_path / "run", smoke=True), "udaln", script.PUBLISHED)
+    rows = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert [row["system"] for row in rows] == ["cubic", "udaln"]
+    assert "Chikusei" in page.read_text()
+    record = json.loads((tmp_path / "run" / "experiment.json").read_text())
+    assert record["experiment"]["steps"] == 20
+    assert all((tmp_path / "run" / row["product"]).is_file() for row in rows)
