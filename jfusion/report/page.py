@@ -124,7 +124,9 @@ def _summary(sections: Sequence[SceneSection]) -> list[str]:
     if judged:
         how.append(f"The truth of {_listed(judged)} is known, and products are compared with it pixel by pixel.")
     if blind:
-        how.append(f"{_listed(blind)} has no truth: products are judged by how they explain what the sensors gave.")
+        how.append(
+            f"Nobody knows the truth of {_listed(blind)}: products are judged by how they explain what the sensors gave."
+        )
     said.append(" ".join(how))
     leaders, better, others = [], 0, 0
     for section in sections:
