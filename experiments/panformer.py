@@ -1,6 +1,6 @@
 """PanFormer: Zhou et al., ICME 2022.
 
-    python -m experiments.panformer --sizes compact --patch 64 --steps 2000 --out runs/panformer
+    python -m experiments.panformer --sizes compact --patch 32 --steps 5000 --out runs/panformer
 
 The paper trains 200,000 steps of 4 patches of 256 x 256 pixels on GaoFen-2 and WorldView-3 at ratio 4.
 """

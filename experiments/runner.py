@@ -4,8 +4,9 @@
     python -m experiments.mhf_net --smoke
 
 A run simulates a pair from one region of the scene and, for networks, training data from another; it makes the system
-ready, compares it with the trivial baseline and two classical systems under the same protocol, and writes
-``experiment.json`` (settings, versions, revision), ``results.json``, the products and ``index.html``.
+ready, compares it with the trivial baseline and classical systems under the same protocol, and writes
+``experiment.json`` (settings, versions, revision), ``results.json``, the products, ``index.html`` and ``training``,
+from whose checkpoints a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +24,7 @@ import numpy as np
 from experiments.places import Region, place
 from jfusion import catalogue
 from jfusion.catalogue import Fitted, Trained
+from jfusion.data.patches import hold_out
 from jfusion.data.simulate import Protocol
 from jfusion.demo import JASPER, facts
 from jfusion.errors import InputError
@@ -59,6 +62,8 @@ class Experiment:
         patch, batch: of training, the paper's by default.
         budget: seconds after which training or fitting ends.
         seed: of parameters and patches.
+        validate: share of the rows to learn from that choose the best step instead; 0 for the last step.
+        resume: go on with the training that ``out`` holds; it is refused where settings have changed.
         out: folder of the results.
         smoke: everything tiny and the trivial baseline alone, within a minute: does it run?
     """
@@ -73,13 +78,17 @@ class Experiment:
     batch: int | None = None
     budget: float | None = None
     seed: int = 0
+    validate: float = 0.15
+    resume: bool = True
     out: Path = Path("runs/experiment")
     smoke: bool = False
 
     def tiny(self) -> Experiment:
         """The same with everything small."""
         learn, judge = (0, 32, 0, 32), (0, 32, 52, 84)
-        return dataclasses.replace(self, learn=learn, judge=judge, sizes="tiny", steps=20, patch=16, batch=2)
+        return dataclasses.replace(
+            self, learn=learn, judge=judge, sizes="tiny", steps=20, patch=16, batch=2, validate=0
+        )
 
 
 def revision() -> str:
@@ -110,6 +119,8 @@ def settings(experiment: Experiment, name: str) -> dict[str, Any]:
             "steps": experiment.steps,
             "patch": experiment.patch,
             "batch": experiment.batch,
+            "folder": experiment.out / "training",
+            "resume": experiment.resume,
         }
     raise InputError(f"{name} is classical: there is nothing to train or fit.")
 
@@ -131,16 +142,19 @@ def run(experiment: Experiment, name: str, published: Mapping[str, str] | None =
     folder.mkdir(parents=True, exist_ok=True)
     check_output(folder / "index.html", overwrite=True)
     where = place(experiment.data, experiment.protocol, experiment.learn, experiment.judge)
-    test, outline = where.test, where.outline
+    test, learn, outline = where.test, where.learn, where.outline
+    training = settings(experiment, name)
+    if "folder" in training and experiment.validate:
+        learn, training["validation"] = hold_out(learn, experiment.validate)
     contest = Contest(
-        experiment.data, test.observation, test.model, outline, where.protocol, where.reference, where.learn,
+        experiment.data, test.observation, test.model, outline, where.protocol, where.reference, learn,
         where.data_range,
     )  # fmt: skip
     task = spatiospectral_task(test.observation["lr"].shape[-1], test.observation["guide"].shape[-1])
     trials = {
         rival: contest.try_system(rival, folder) for rival in RIVALS[task.name][: 1 if experiment.smoke else None]
     }
-    trials[name] = contest.try_system(name, folder, **settings(experiment, name))
+    trials[name] = contest.try_system(name, folder, **training)
     network = trials[name].run.network
     unrolled = network is not None and catalogue.get(name).family == "unrolled"
     rows = rows_of(trials)
@@ -177,9 +191,10 @@ def run(experiment: Experiment, name: str, published: Mapping[str, str] | None =
 
 def main(name: str, default: Experiment, published: Mapping[str, str] | None = None) -> None:
     """The command line of a script: every setting is an option."""
-    from jfusion.cli import use_all_cores
+    from jfusion.cli import answered, use_all_cores
 
     use_all_cores()
     import tyro
 
-    print(run(tyro.cli(Experiment, default=default, prog=f"python -m experiments.{name}"), name, published))
+    experiment = tyro.cli(Experiment, default=default, prog=f"python -m experiments.{name}")
+    sys.exit(answered(lambda: print(run(experiment, name, published))))

@@ -70,6 +70,12 @@ class Recipe:
         patch: side of a training patch in high-resolution pixels.
         batch: patches a step.
         note: the paper's schedule and data preparation in words.
+        groups: parameters with an optimiser of their own, made like ``optimiser``, by the name of the module's
+            attribute that holds them ("degradation", "stages/0/step").
+        parts: pieces that a batch is computed in, one after the other, to save memory.
+        average: decay of an exponential moving average of the parameters, which the trained network then uses; 0 for
+            none.
+        dtype: of computation, "float32" or "bfloat16"; parameters and the loss are float32 all the same.
     """
 
     optimiser: Callable[[int], optax.GradientTransformation]
@@ -77,6 +83,35 @@ class Recipe:
     patch: int
     batch: int
     note: str = ""
+    groups: dict[str, Callable[[int], optax.GradientTransformation]] = dataclasses.field(default_factory=dict)
+    parts: int = 1
+    average: float = 0.0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class Adversary:
+    """The critics that a network is trained against; `jfusion.training.adversarial` has losses of their scores.
+
+    In each step the critics play first. While one side plays, the other stands still, statistics included. ``key`` is
+    random, another one at each step, and the same for the network as for the first turn of the critics.
+
+    Attributes:
+        critics: builds one module that holds all critics, ``critics(bands, rngs=rngs, **sizes)``.
+        loss: what the network lowers, its adversarial terms and all others,
+            ``loss(module, critics, observation, model, target, key)``.
+        critics_loss: what the critics lower, ``critics_loss(critics, module, observation, model, target, key)``.
+        optimiser: of the critics, for so many of their steps in all.
+        turns: steps of the critics before each step of the network, on the same batch.
+        project: called on the critics after each of their steps; puts parameters back into their set, in place.
+    """
+
+    critics: Callable[..., nnx.Module]
+    loss: Callable[[Any, Any, Observation, ObservationModel, Array, Array], Array]
+    critics_loss: Callable[[Any, Any, Observation, ObservationModel, Array, Array], Array]
+    optimiser: Callable[[int], optax.GradientTransformation]
+    turns: int = 1
+    project: Callable[[Any], None] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +128,14 @@ class Trained:
     Attributes:
         network: builds the module, ``network(bands, rngs=rngs, **sizes)``; sizes default to the paper's. The module is
             called as ``module(observation, model)``.
-        loss: ``loss(module, observation, model, target)``, a scalar.
+        loss: ``loss(module, observation, model, target)``, a scalar; also what held-out images are judged by.
         recipe: of the paper.
         initialise: sets parameters from the training data, ``initialise(module, observation, model, target)``, in
             place, before the first step; None where the paper starts from random parameters.
-        tiny: sizes for tests and ``--smoke``.
+        tiny: sizes for tests and ``--smoke``; those of the critics, if there are any, under "critics".
         compact: sizes that train within minutes on two cores, where the paper's do not.
+        project: called on the module after each step; puts parameters back into their set (a simplex, a box), in place.
+        adversary: what the network is trained against; its loss then takes the place of ``loss`` in training.
     """
 
     network: Callable[..., nnx.Module]
@@ -107,6 +144,8 @@ class Trained:
     initialise: Callable[[Any, Observation, ObservationModel, Array], None] | None = None
     tiny: dict[str, Any] = dataclasses.field(default_factory=dict)
     compact: dict[str, Any] = dataclasses.field(default_factory=dict)
+    project: Callable[[Any], None] | None = None
+    adversary: Adversary | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -319,12 +319,11 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit code: 0 done, 1 failure, 2 bad input or usage."""
-    options = parser().parse_args(arguments)
+def answered(work: Callable[[], None], verbose: bool = False) -> int:
+    """Does some work of the command line and returns its exit code; errors become one sentence on standard error."""
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        options.work(options)
+        work()
         sys.stdout.flush()
         return DONE
     except KeyboardInterrupt:
@@ -336,14 +335,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception as error:
-        if options.verbose:
+        if verbose:
             traceback.print_exc()
         if isinstance(error, JFusionError):
             print(f"jfusion: error: {error}", file=sys.stderr)
             return FAILED if isinstance(error, RunError) else BAD_INPUT
-        hint = "" if options.verbose else " (-v shows where)"
+        hint = "" if verbose else " (-v shows where)"
         print(f"jfusion: unexpected {type(error).__name__}: {' '.join(str(error).split())}{hint}", file=sys.stderr)
         return FAILED
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code: 0 done, 1 failure, 2 bad input or usage."""
+    options = parser().parse_args(arguments)
+    return answered(lambda: options.work(options), options.verbose)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,10 @@ def _lines(description: str, interval: float = 60.0) -> Progress:
 
 @contextmanager
 def bar(description: str, quiet: bool = False) -> Iterator[Progress]:
-    """A progress bar on standard error; a line a minute where that is not a terminal; nothing when ``quiet``."""
+    """A progress bar on standard error; a line a minute where that is not a terminal; nothing when ``quiet``.
+
+    The bar shows steps, time left, the last value of every figure, and the steps a second.
+    """
     if quiet:
         yield silent
     elif not sys.stderr.isatty():
@@ -52,8 +55,12 @@ def bar(description: str, quiet: bool = False) -> Iterator[Progress]:
         )
         with RichProgress(*columns, console=Console(stderr=True), transient=True) as rich:
             task = rich.add_task(description, total=None, figures="")
+            shown: dict[str, float] = {}
 
             def report(done: int, total: int, values: Mapping[str, float]) -> None:
-                rich.update(task, completed=done, total=total or None, figures=_figures(values))
+                shown.update(values)
+                speed = rich.tasks[0].speed
+                rate = f"  {speed:.3g}/s" if speed else ""
+                rich.update(task, completed=done, total=total or None, figures=f"{_figures(shown)}{rate}")
 
             yield report

@@ -77,7 +77,8 @@ def trained(
         return network, f"weights of {weights.name}"
     where = "on another region" if data is not None else "on the pair itself by Wald's protocol"
     result = train(system, reduce(observation, model) if data is None else data, progress=progress, **settings)
-    return result.network, f"trained {where}: {result.steps} steps in {result.seconds:.0f} s"
+    note = f"trained {where}: {result.steps} steps in {result.seconds:.0f} s"
+    return (result.network, note) if result.best is None else (result.best, f"{note}, the best by validation taken")
 
 
 def completed(system: System, observation: Observation, model: ObservationModel) -> tuple[ObservationModel, str]:

@@ -65,7 +65,7 @@ class Contest:
     data_range: float = 1.0
     mask: np.ndarray | None = None
 
-    def try_system(self, name: str, folder: Path, *, quiet: bool = False, **settings: Any) -> Trial:
+    def try_system(self, name: str, folder: Path, /, *, quiet: bool = False, **settings: Any) -> Trial:
         """Runs one system, judges its product and writes it as ``folder/scene/name.tif``.
 
         Args:

@@ -125,7 +125,7 @@ def _summary(sections: Sequence[SceneSection]) -> list[str]:
         how.append(f"The truth of {_listed(judged)} is known, and products are compared with it pixel by pixel.")
     if blind:
         how.append(
-            f"Nobody knows the truth of {_listed(blind)}: products are judged by how they explain what the sensors gave."
+            f"Nobody knows the truth of {_listed(blind)}: what is judged is how products explain what the sensors gave."
         )
     said.append(" ".join(how))
     leaders, better, others = [], 0, 0

@@ -1,12 +1,16 @@
-"""Training of one network on pairs with truth that fit into memory."""
+"""Training of one network on pairs with truth: in memory, or in a folder that no kill can spoil."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import time
-from collections.abc import Iterator
-from typing import Any
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +18,17 @@ import numpy as np
 from flax import nnx
 
 from jfusion.catalogue import Bands, System, Trained
+from jfusion.data.patches import crops
+from jfusion.data.pipeline import loader, stacked
 from jfusion.data.simulate import Simulation
 from jfusion.errors import InputError, RunError
 from jfusion.operators import Observation, ObservationModel, scaled
 from jfusion.progress import Progress, silent
-from jfusion.training.step import Batch, make_step, merge, split
+from jfusion.training.players import CRITICS, NETWORK, make_players
+from jfusion.training.step import Batch, Devices, PlayerState, TrainState, begin, make_judge, make_step, merge
+
+if TYPE_CHECKING:
+    from jfusion.training.folder import Run
 
 REPORT_EVERY = 20
 
@@ -55,45 +65,42 @@ class Network:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """What training returns: the network and the loss at the reported steps, in order."""
+    """What training returns.
+
+    Attributes:
+        network: after the last step.
+        losses: of the network at the reported steps, in order.
+        steps: done in all.
+        seconds: since this call began to train.
+        best: the network that was best on the held-out images, None where there are none.
+    """
 
     network: Network
     losses: list[float]
     steps: int
     seconds: float
+    best: Network | None = None
 
 
-def patches(data: Simulation, patch: int, batch: int, seed: int) -> Iterator[Batch]:
-    """Endless random crops that keep `lr`, `guide` and target aligned; the same for the same seed.
+@dataclasses.dataclass
+class _History:
+    """What is told of a training besides its state: the reported losses, and the best step on held-out images."""
 
-    The side of a crop is ``patch`` high-resolution pixels or, where the image is smaller, the image's.
-    """
-    ratio = data.model.ratio
-    lr, guide, target = (np.asarray(x) for x in (data.observation["lr"], data.observation["guide"], data.target))
-    height, width = (min(max(patch // ratio, 1), n) for n in lr.shape[1:3])
-    rng = np.random.default_rng(seed)
-
-    def crop(image: np.ndarray, scale: int, corners: np.ndarray) -> np.ndarray:
-        return np.stack(
-            [image[n, r * scale : (r + height) * scale, c * scale : (c + width) * scale] for n, r, c in corners]
-        )
-
-    high = np.array([lr.shape[0], lr.shape[1] - height + 1, lr.shape[2] - width + 1])
-    while True:
-        corners = rng.integers(0, high, (batch, 3))
-        observation = {"lr": jnp.asarray(crop(lr, 1, corners)), "guide": jnp.asarray(crop(guide, ratio, corners))}
-        yield Batch(observation, jnp.asarray(crop(target, ratio, corners)))
+    losses: list[float] = dataclasses.field(default_factory=list)
+    best_step: int = 0
+    best: float | None = None
 
 
 def build(system: System, bands: Bands, seed: int = 0, sizes: dict[str, Any] | None = None) -> Any:
-    """The untrained network of a system.
+    """The untrained network of a system; the sizes of its critics are passed over.
 
     Raises:
         InputError: the system is not a network that is trained.
     """
     if not isinstance(system.method, Trained):
         raise InputError(f"{system.name} is not a network that is trained; it is of the family {system.family}.")
-    return system.method.network(bands, rngs=nnx.Rngs(seed), **(sizes or {}))
+    arguments = {name: value for name, value in (sizes or {}).items() if name != CRITICS}
+    return system.method.network(bands, rngs=nnx.Rngs(seed), **arguments)
 
 
 def train(
@@ -107,55 +114,164 @@ def train(
     batch: int | None = None,
     budget: float | None = None,
     progress: Progress = silent,
+    validation: Simulation | None = None,
+    every: int = 500,
+    folder: Path | None = None,
+    resume: bool = True,
+    configuration: Mapping[str, Any] | None = None,
 ) -> Training:
-    """Trains a system on random patches of ``data`` by its recipe.
+    """Trains a system on random patches of ``data`` by its recipe, on all devices that divide the batch.
+
+    With a ``folder`` the training is a run that can be stopped at any moment and goes on where its last checkpoint
+    was, with the same result as if it had never been stopped. SIGTERM then saves after the present step and raises
+    SystemExit(143).
 
     Args:
         system: a row of the catalogue whose method is `Trained`.
         data: pairs with truth, with their observation model.
-        seed: of the parameters and of the patches.
-        sizes: constructor arguments of the network, the paper's by default.
-        steps, patch, batch: in place of the recipe's; the batch is rounded up to a multiple of the local devices.
+        seed: of the parameters, the patches and all else that is random.
+        sizes: constructor arguments of the network, the paper's by default; those of the critics under "critics".
+        steps, patch, batch: in place of the recipe's.
         budget: seconds after which training ends early; the learning rate then ends where it is.
         progress: called every few steps.
+        validation: pairs with truth from another region, on which the best step is chosen by the system's loss.
+        every: steps between two checkpoints, and between two looks at ``validation``.
+        folder: of the run.
+        resume: whether a run in the folder is gone on with; otherwise there must be none.
+        configuration: further settings of the experiment, plain values; a run is resumed only with the same.
 
     Raises:
-        InputError: the system is not trained.
-        RunError: the loss is not finite; the message names the step.
+        InputError: the system is not trained, the images do not fit, the validation images are those of training, or
+            the folder holds a run that is not to be resumed, or of other settings.
+        RunError: the loss is not finite (the message names step, patches and last checkpoint), a checkpoint cannot be
+            written, or no checkpoint of the run is sound.
     """
     bands, scale = Bands.of(data.observation, data.model), float(jnp.abs(data.target).max())
     module = build(system, bands, seed, sizes)
     assert isinstance(system.method, Trained)
-    data = Simulation(*scaled(data.observation, data.model, 1 / scale), data.target / scale)
+    if validation is not None and np.array_equal(validation.target, data.target):
+        raise InputError("the validation images are those of training; give another region, see data.patches.hold_out.")
+    if budget is not None and jax.process_count() > 1:
+        raise InputError("a budget of seconds ends each process at another step; give a number of steps.")
     method, recipe = system.method, system.method.recipe
+    data = _over(data, scale)
     if method.initialise is not None:
         method.initialise(module, data.observation, data.model, data.target)
-    steps = steps or recipe.steps
-    devices = jax.local_device_count()
-    batch = math.ceil((batch or recipe.batch) / devices) * devices
-    optimiser = recipe.optimiser(steps)
-    graph, state = split(module, optimiser)
-    step = make_step(graph, method.loss, optimiser)
-    batches = patches(data, patch or recipe.patch, batch, seed)
-
-    losses: list[float] = []
+    steps, patch, batch = steps or recipe.steps, patch or recipe.patch, batch or recipe.batch
+    players, modules = make_players(method, module, bands, steps, seed, sizes or {})
+    devices = Devices.of(batch, recipe.parts)
+    state, done, history = begin(players, modules, seed), 0, _History()
+    judge = make_judge(players[NETWORK], method.loss)
+    held_out, held_out_model = None, data.model
+    if validation is not None:
+        observation, held_out_model, target = _over(validation, scale)
+        held_out = Batch(observation, target)
+    best: PlayerState | None = None
     start = time.perf_counter()
-    done = 0
-    while done < steps:
-        state, value = step(state, next(batches), data.model)
-        if budget is not None:
-            value.block_until_ready()
-        done += 1
-        last = budget is not None and time.perf_counter() - start >= budget
-        if done % REPORT_EVERY == 0 or done == steps or last:
-            losses.append(float(value))
-            if not math.isfinite(losses[-1]):
-                raise RunError(
-                    f"the loss of {system.name} became {losses[-1]} by step {done}; lower the learning rate or check "
-                    "the images for extreme values."
-                )
-            progress(done, steps, {"loss": losses[-1]})
-        if last:
-            break
-    network = Network(system, bands, sizes or {}, merge(graph, state), scale)
-    return Training(network, losses, done, time.perf_counter() - start)
+
+    with ExitStack() as stack:
+        run: Run | None = None
+        if folder is not None:
+            from jfusion.training.folder import open_run
+
+            settings = {
+                "system": system.name, "bands": dataclasses.asdict(bands), "sizes": sizes or {}, "seed": seed,
+                "steps": steps, "patch": patch, "batch": batch, "parts": recipe.parts, "dtype": recipe.dtype,
+                "average": recipe.average, "data": _digest(data), "validation": validation and _digest(validation),
+                "experiment": configuration or {},
+            }  # fmt: skip
+            run = stack.enter_context(open_run(folder, settings))
+            done, state, record = run.resume(state, resume)
+            history = _History(**record.get("history", {}))
+            best = _best(run, state, history)
+            stack.enter_context(run.writing(done))
+        source = crops(data, patch, seed)
+        read = stacked if run is None else loader
+        records = read(source, batch, start=done, process=jax.process_index(), processes=jax.process_count())
+        stack.callback(records.close)
+        batches = devices.prefetch(_batches(records))
+        step = make_step(players, devices, recipe.parts, recipe.dtype)
+        state, model = devices.replicate((state, data.model))
+
+        while done < steps:
+            state, values = step(state, next(batches), model)
+            done += 1
+            if budget is not None:
+                values[NETWORK].block_until_ready()
+            last = done == steps or (budget is not None and time.perf_counter() - start >= budget)
+            report, look = last or done % REPORT_EVERY == 0, last or done % every == 0
+            figures: dict[str, float] = {}
+            if report or look:
+                _check_finite(system, state, batch, run)
+            if report:
+                figures = {name if name != NETWORK else "loss": float(value) for name, value in values.items()}
+                history.losses.append(figures["loss"])
+            if look and held_out:
+                figures["validation"] = value = judge(state.players[NETWORK], held_out, held_out_model)
+                if math.isfinite(value) and (history.best is None or value < history.best):
+                    history.best, history.best_step = value, done
+                    best = jax.tree.map(jnp.copy, state.players[NETWORK])
+            if figures:
+                progress(done, steps, figures)
+            if run is not None:
+                run.checkpoints.best = history.best_step
+                run.after(done, state, figures, {"history": dataclasses.asdict(history), "batches": done}, save=look)
+            if last:
+                break
+        if run is not None:
+            run.checkpoints.wait()
+
+    def network(player: PlayerState) -> Network:
+        return Network(system, bands, sizes or {}, merge(players[NETWORK], jax.device_get(player)), scale)
+
+    seconds = time.perf_counter() - start
+    chosen = None if best is None else network(best)
+    return Training(network(state.players[NETWORK]), history.losses, done, seconds, chosen)
+
+
+def _over(data: Simulation, scale: float) -> Simulation:
+    """The pairs in units of ``scale``."""
+    return Simulation(*scaled(data.observation, data.model, 1 / scale), data.target / scale)
+
+
+def _batches(records: Iterator[dict[str, np.ndarray]]) -> Iterator[Batch]:
+    for record in records:
+        images: dict[str, Any] = dict(record)
+        yield Batch(target=images.pop("target"), observation=images)
+
+
+def _digest(data: Simulation) -> str:
+    """A short name for the very values of some pairs."""
+    content = hashlib.sha256()
+    for image in (*(data.observation[name] for name in sorted(data.observation)), data.target):
+        content.update(np.ascontiguousarray(image).tobytes())
+    return content.hexdigest()[:16]
+
+
+def _check_finite(system: System, state: TrainState, batch: int, run: Run | None) -> None:
+    if not (failed := int(state.failed)):
+        return
+    good: list[int] = []
+    if run is not None:
+        run.checkpoints.wait()
+        good = run.checkpoints.steps()
+    kept = f"the last good checkpoint is that of step {good[-1]}; " if good else ""
+    raise RunError(
+        f"the loss of {system.name} was not finite at step {failed}, on the patches {(failed - 1) * batch} to "
+        f"{failed * batch - 1}; {kept}lower the learning rate or check the images for extreme values."
+    )
+
+
+def _best(run: Run, state: TrainState, history: _History) -> PlayerState | None:
+    """The best network of a run that is gone on with; a damaged one is given up, with a warning."""
+    if history.best is None:
+        return None
+    if damage := run.checkpoints.damage(history.best_step):
+        warnings.warn(
+            f"the checkpoint of the best step, {history.best_step}, is damaged ({damage}); the best is sought anew.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        history.best, history.best_step = None, 0
+        return None
+    return run.checkpoints.state(history.best_step, state).players[NETWORK]

@@ -1,29 +1,33 @@
-"""The one data-parallel training step: every network trains through it, on one device or on many."""
+"""The one data-parallel training step: every network trains through it, on one device or on many.
+
+A step is played by players. A plain network is one player; a network and its critics are two, and the critics play
+first. Each turn of a player lowers its own loss by its own optimiser while the others stand still, so a batch statistic
+changes in its owner's turn only.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
-from jax import Array
+from jax import Array, lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jfusion.errors import InputError
 from jfusion.operators import Observation, ObservationModel
 
-Loss = Callable[[Any, Observation, ObservationModel, Array], Array]
-"""``loss(module, observation, model, target)``, a scalar, mean over the batch."""
+T = TypeVar("T")
 
-
-class TrainState(NamedTuple):
-    """What a step changes: trainable parameters, everything else of the module, and the optimiser's state."""
-
-    parameters: Any
-    rest: Any
-    optimiser: optax.OptState
+AXIS = "data"
+"""Name of the axis that the batch is shared out along."""
 
 
 class Batch(NamedTuple):
@@ -33,49 +37,317 @@ class Batch(NamedTuple):
     target: Array
 
 
+PlayerLoss = Callable[[Mapping[str, Any], Batch, ObservationModel, Array], Array]
+"""``loss(modules, batch, model, key)``, a scalar, mean over the batch; the key is another one at every turn, and the
+same on all devices."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Player:
+    """A module that is trained, and how.
+
+    Attributes:
+        graph: the structure of the module.
+        loss: what it lowers, see `PlayerLoss`.
+        optimiser: of its parameters.
+        turns: updates a step.
+        average: decay of an exponential moving average of the parameters; 0 for none.
+        project: puts parameters back into their set after each update, in place.
+    """
+
+    graph: Any
+    loss: PlayerLoss
+    optimiser: optax.GradientTransformation
+    turns: int = 1
+    average: float = 0.0
+    project: Callable[[Any], None] | None = None
+
+
+class PlayerState(NamedTuple):
+    """What a step changes of a player: parameters, the rest of the module, the optimiser's state, the average."""
+
+    parameters: Any
+    rest: Any
+    optimiser: optax.OptState
+    average: Any
+
+
+class TrainState(NamedTuple):
+    """All that training goes on from.
+
+    Attributes:
+        players: by name.
+        key: random key of the whole training.
+        step: steps done.
+        failed: the first step whose loss was not finite, or 0.
+    """
+
+    players: dict[str, PlayerState]
+    key: Array
+    step: Array
+    failed: Array
+
+
+Losses = dict[str, Array]
+Step = Callable[[TrainState, Batch, ObservationModel], tuple[TrainState, Losses]]
+
+
 def _split(module: Any) -> tuple[Any, Any, Any]:
     graph, parameters, *rest = nnx.split(module, nnx.Param, ...)
     return graph, parameters, rest[0]
 
 
-def split(module: nnx.Module, optimiser: optax.GradientTransformation) -> tuple[Any, TrainState]:
-    """The module's structure, and the state that training starts from."""
-    graph, parameters, rest = _split(module)
-    return graph, TrainState(parameters, rest, optimiser.init(parameters))
+def enter(module: nnx.Module, loss: PlayerLoss, optimiser: optax.GradientTransformation, **options: Any) -> Player:
+    """A player for ``module``; ``options`` are further attributes of `Player`."""
+    return Player(nnx.graphdef(module), loss, optimiser, **options)
 
 
-def merge(graph: Any, state: TrainState) -> Any:
-    """The module that a state describes."""
-    return nnx.merge(graph, state.parameters, state.rest, copy=True)
+def begin(players: Mapping[str, Player], modules: Mapping[str, nnx.Module], seed: int = 0) -> TrainState:
+    """The state that training starts from; a copy, for the modules keep theirs while the state is donated."""
+    states = {}
+    for name, player in players.items():
+        _, parameters, rest = _split(modules[name])
+        average = parameters if player.average else None
+        states[name] = PlayerState(parameters, rest, player.optimiser.init(parameters), average)
+    start = TrainState(states, jax.random.key(seed), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+    # an explicit dtype, or a weakly typed constant of a module would have the second step traced anew
+    return jax.tree.map(lambda x: jnp.copy(x) if _is_key(x) else jnp.array(x, x.dtype), start)
 
 
-def make_step(
-    graph: Any, loss: Loss, optimiser: optax.GradientTransformation
-) -> Callable[[TrainState, Batch, ObservationModel], tuple[TrainState, Array]]:
-    """The train step ``state, loss = step(state, batch, model)`` over all local devices.
+def merge(player: Player, state: PlayerState) -> Any:
+    """The module that a state describes, with its averaged parameters where it keeps them, ready to be applied."""
+    parameters = state.parameters if state.average is None else state.average
+    module = nnx.merge(player.graph, parameters, state.rest, copy=True)
+    module.eval()
+    return module
 
-    The batch is split over the devices and gradients, loss and module statistics are averaged, so the result is that
-    of one device with the whole batch. The state is donated.
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The body: what one device does, under pmap or shard_map with the axis `AXIS`
+
+
+def _is_key(x: Array) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _is_float(x: Array) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def _cast(tree: T, dtype: Any) -> T:
+    return jax.tree.map(lambda x: x.astype(dtype) if x.dtype == jnp.float32 else x, tree)
+
+
+def _module(player: Player, parameters: Any, rest: Any, dtype: Any) -> Any:
+    """The module on this device: its own random numbers, and batch statistics over all devices."""
+    rest = jax.tree.map(lambda x: jax.random.fold_in(x, lax.axis_index(AXIS)) if _is_key(x) else x, rest)
+    module = nnx.merge(player.graph, _cast(parameters, dtype), rest, copy=True)
+    for _, part in nnx.iter_modules(module):
+        if isinstance(part, nnx.BatchNorm) and part.axis_name is None:
+            part.axis_name = AXIS
+    return module
+
+
+def _loss(
+    name: str, players: Mapping[str, Player], states: Mapping[str, PlayerState], model: ObservationModel, dtype: Any
+) -> Callable[[Any, Any, Batch, Array], tuple[Array, Any]]:
+    """``(parameters, rest, batch, key)`` of a player to its loss and the rest after it; the others stand still."""
+
+    def loss(parameters: Any, rest: Any, batch: Batch, key: Array) -> tuple[Array, Any]:
+        modules = {other: _module(players[other], *states[other][:2], dtype) for other in players if other != name}
+        modules[name] = _module(players[name], parameters, rest, dtype)
+        value = players[name].loss(modules, Batch(_cast(batch.observation, dtype), batch.target), model, key)
+        after = _split(modules[name])[2]
+        return value.astype(jnp.float32), jax.tree.map(lambda x, y: x if _is_key(x) else y.astype(x.dtype), rest, after)
+
+    return loss
+
+
+Gradients = Callable[[Any, Any, Batch, Array], tuple[tuple[Array, Any], Any]]
+
+
+def _in_parts(gradients: Gradients, parts: int) -> Gradients:
+    """The same over equal parts of the batch, one after the other, each with a key of its own."""
+
+    def averaged(parameters: Any, rest: Any, batch: Batch, key: Array) -> tuple[tuple[Array, Any], Any]:
+        def add(carry: tuple[Any, Any], numbered: tuple[Array, Batch]) -> tuple[tuple[Any, Any], None]:
+            (total, rest), (number, part) = carry, numbered
+            (value, rest), gradient = gradients(parameters, rest, part, jax.random.fold_in(key, number))
+            return (jax.tree.map(jnp.add, total, (value, gradient)), rest), None
+
+        pieces = jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), batch)
+        nothing = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, parameters))
+        (total, rest), _ = lax.scan(add, (nothing, rest), (jnp.arange(parts), pieces))
+        value, gradient = jax.tree.map(lambda x: x / parts, total)
+        return (value, rest), gradient
+
+    return gradients if parts == 1 else averaged
+
+
+def _update(player: Player, own: PlayerState, gradient: Any, rest: Any) -> PlayerState:
+    """The player after a step along its gradient."""
+    updates, optimiser = player.optimiser.update(gradient, own.optimiser, own.parameters)
+    parameters = optax.apply_updates(own.parameters, updates)
+    if player.project is not None:
+        module = nnx.merge(player.graph, parameters, rest, copy=True)
+        player.project(module)
+        parameters = _split(module)[1]
+    average = own.average
+    if player.average:
+        average = jax.tree.map(lambda a, p: player.average * a + (1 - player.average) * p, average, parameters)
+    return PlayerState(parameters, rest, optimiser, average)
+
+
+def make_body(players: Mapping[str, Player], parts: int = 1, dtype: str = "float32") -> Step:
+    """The step of one device on its share of the batch; it averages over the devices along `AXIS`.
+
+    `nnx.BatchNorm` takes the moments of the batch over all devices, other parts that couple images may use
+    `jfusion.training.adversarial.batch_mean`; where the share is computed in parts, both are those of a part.
+
+    Args:
+        players: in the order of play.
+        parts: pieces that the share is computed in, one after the other, to save memory.
+        dtype: of computation; parameters, losses and statistics stay float32.
     """
 
-    @partial(jax.pmap, axis_name="data", in_axes=(None, 0, None), out_axes=None, donate_argnums=0)
-    def parallel_step(state: TrainState, batch: Batch, model: ObservationModel) -> tuple[TrainState, Array]:
-        def mean_loss(parameters: Any) -> tuple[Array, Any]:
-            module = nnx.merge(graph, parameters, state.rest, copy=True)
-            value = loss(module, batch.observation, model, batch.target)
-            return value, _split(module)[2]
+    precision = jnp.dtype(dtype)
 
-        (value, rest), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.parameters)
-        value, gradient = jax.lax.pmean((value, gradient), "data")
-        rest = jax.tree.map(lambda x: jax.lax.pmean(x, "data") if jnp.issubdtype(x.dtype, jnp.floating) else x, rest)
-        updates, optimiser_state = optimiser.update(gradient, state.optimiser, state.parameters)
-        parameters = optax.apply_updates(state.parameters, updates)
-        return TrainState(parameters, rest, optimiser_state), value
+    def body(state: TrainState, batch: Batch, model: ObservationModel) -> tuple[TrainState, Losses]:
+        key = jax.random.fold_in(state.key, state.step)
+        states, losses = dict(state.players), {}
+        for name, turn in ((name, turn) for name, player in players.items() for turn in range(player.turns)):
+            own = states[name]
+            gradients = _in_parts(
+                jax.value_and_grad(_loss(name, players, states, model, precision), has_aux=True), parts
+            )
+            (value, rest), gradient = gradients(own.parameters, own.rest, batch, jax.random.fold_in(key, turn))
+            losses[name], gradient = lax.pmean((value, gradient), AXIS)
+            rest = jax.tree.map(lambda x: lax.pmean(x, AXIS) if _is_float(x) else x, rest)
+            states[name] = _update(players[name], own, gradient, rest)
+        finite = jnp.isfinite(jnp.stack(list(losses.values()))).all()
+        failed = jnp.where((state.failed == 0) & ~finite, state.step + 1, state.failed)
+        return TrainState(states, state.key, state.step + 1, failed), losses
 
-    devices = jax.local_device_count()
+    return body
 
-    def step(state: TrainState, batch: Batch, model: ObservationModel) -> tuple[TrainState, Array]:
-        shards = jax.tree.map(lambda x: x.reshape(devices, x.shape[0] // devices, *x.shape[1:]), batch)
-        return parallel_step(state, shards, model)
 
-    return step
+# ----------------------------------------------------------------------------------------------------------------------
+# The devices
+
+
+@dataclasses.dataclass(frozen=True)
+class Devices:
+    """The devices that share a batch: of each process the same number, in the order of the processes."""
+
+    devices: tuple[jax.Device, ...]
+
+    @staticmethod
+    def all() -> Devices:
+        """Every device of every process."""
+        return Devices(tuple(sorted(jax.devices(), key=lambda d: (d.process_index, d.id))))
+
+    @staticmethod
+    def of(batch: int, parts: int = 1) -> Devices:
+        """As many devices as divide a batch evenly, so that a step is the same on any number of them.
+
+        Raises:
+            InputError: the processes, or the parts that each share is cut into, do not divide the batch.
+        """
+        processes = jax.process_count()
+        if batch % (processes * parts):
+            raise InputError(
+                f"a batch of {batch} patches cannot be shared by {processes} processes in {parts} parts each; choose a "
+                f"multiple of {processes * parts}."
+            )
+        share = batch // (processes * parts)
+        count = max(n for n in range(1, jax.local_device_count() + 1) if share % n == 0)
+        everyone = Devices.all().devices
+        chosen = ([d for d in everyone if d.process_index == p][:count] for p in range(processes))
+        return Devices(tuple(device for process in chosen for device in process))
+
+    @property
+    def local(self) -> int:
+        """Devices of this process."""
+        return sum(device.process_index == jax.process_index() for device in self.devices)
+
+    def _sharding(self, *axes: str) -> NamedSharding:
+        return NamedSharding(Mesh(np.array(self.devices), (AXIS,)), PartitionSpec(*axes))
+
+    def replicate(self, tree: T) -> T:
+        """The same arrays on every device."""
+
+        def place(x: Any) -> Array:
+            if isinstance(x, Array) and _is_key(x):
+                return jax.random.wrap_key_data(place(jax.random.key_data(x)), impl=jax.random.key_impl(x))
+            # each process fills its own devices from its host
+            return jax.device_put(x if jax.process_count() == 1 else np.asarray(x), self._sharding())
+
+        return jax.tree.map(place, tree)
+
+    def share(self, tree: T) -> T:
+        """The arrays of this process, cut along their first axis, with a leading axis of devices."""
+
+        def place(x: Any) -> Array:
+            shards = np.asarray(x).reshape(self.local, x.shape[0] // self.local, *x.shape[1:])
+            return jax.make_array_from_process_local_data(self._sharding(AXIS), shards)
+
+        return jax.tree.map(place, tree)
+
+    def prefetch(self, batches: Iterator[Batch], ahead: int = 2) -> Iterator[Batch]:
+        """The batches on the devices, some steps before they are needed."""
+        placed = (self.share(batch) for batch in batches)
+        waiting = list(islice(placed, ahead))
+        while waiting:
+            yield waiting.pop(0)
+            waiting.extend(islice(placed, 1))
+
+
+def make_step(players: Mapping[str, Player], devices: Devices, parts: int = 1, dtype: str = "float32") -> Step:
+    """The train step ``state, losses = step(state, batch, model)``; see `make_body` for the arguments.
+
+    State and model come from `Devices.replicate`, the batch from `Devices.share`. Gradients, losses and module
+    statistics are averaged over the devices, so the result is that of one device with the whole batch. The state is
+    donated.
+    """
+    parallel: Step = jax.pmap(
+        make_body(players, parts, dtype),
+        axis_name=AXIS,
+        in_axes=(None, 0, None),
+        out_axes=None,
+        devices=devices.devices,
+        donate_argnums=0,
+    )
+    return parallel
+
+
+def make_judge(
+    player: Player, loss: Callable[[Any, Observation, ObservationModel, Array], Array]
+) -> Callable[[PlayerState, Batch, ObservationModel], float]:
+    """``judge(state, images, model)``: the mean over all images, however many, of the loss of each.
+
+    Images are shared out over all devices of all processes; what is added to make the shares even weighs nothing.
+    Every process is given all of the images.
+    """
+    devices = Devices.all()
+
+    @partial(jax.pmap, axis_name=AXIS, in_axes=(None, 0, 0, None), out_axes=None, devices=devices.devices)
+    def parallel(state: PlayerState, images: Batch, weights: Array, model: ObservationModel) -> Array:
+        def one(image: Batch) -> Array:
+            alone = jax.tree.map(lambda x: x[None], image)
+            return loss(merge(player, state), alone.observation, model, alone.target)
+
+        values = lax.map(one, images)
+        # a padded image may give anything, also a value that is not finite
+        total = lax.psum(jnp.where(weights > 0, values, 0).sum(), AXIS)
+        return total / lax.psum(weights.sum(), AXIS)
+
+    def judge(state: PlayerState, images: Batch, model: ObservationModel) -> float:
+        count, size = len(devices.devices), len(images.target)
+        rows = -(-size // count) * devices.local
+        mine = np.arange(rows) + jax.process_index() * rows
+        weights = (mine < size).astype(np.float32)
+        padded = jax.tree.map(lambda x: np.asarray(x)[np.minimum(mine, size - 1)], images)
+        state, model = devices.replicate((state, model))
+        return float(parallel(state, devices.share(padded), devices.share(weights), model))
+
+    return judge

@@ -67,4 +67,5 @@ def load(path: str | os.PathLike[str]) -> Network:
         raise InputError(f"{path} does not fit {system.name}: {len(wrong)} arrays differ, such as {sorted(wrong)[0]}.")
     for name, variable in variables.items():
         variable[...] = arrays[name]
+    module.eval()
     return Network(system, bands, sizes, module, scale)

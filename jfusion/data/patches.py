@@ -1,0 +1,113 @@
+"""Random aligned crops as a source of numbered elements: crop k is a function of the seed and k alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import SupportsIndex
+
+import jax
+import numpy as np
+
+from jfusion.data.simulate import Simulation
+from jfusion.errors import InputError
+
+Record = dict[str, np.ndarray]
+"""Arrays of one place by name: the keys of the observation, and "target"."""
+
+ENDLESS = 2**48
+"""Crops of a source; more than anyone trains on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Crops:
+    """Crops of images that show the same places with different pixel sizes, cut so that they stay aligned.
+
+    ``crops[k]`` is drawn from ``(seed, k)``: however a run is stopped, resumed or shared by processes, the k-th crop is
+    the same.
+
+    Attributes:
+        images: by name, ``(image, height, width, band)``; heights and widths are multiples of the smallest image's.
+        size: (height, width) of a crop of the smallest image, in its pixels.
+        seed: of the places.
+    """
+
+    images: Mapping[str, np.ndarray]
+    size: tuple[int, int]
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        counts = {name: len(image) for name, image in self.images.items()}
+        if len(set(counts.values())) != 1:
+            raise InputError(f"the images must be equally many under every name, but are {counts}.")
+        rows, columns = self.extent
+        for name, image in self.images.items():
+            height, width = image.shape[1:3]
+            if height % rows or width % columns or height // rows != width // columns:
+                raise InputError(
+                    f"{name} of {height} x {width} pixels is no multiple of the coarsest image of {rows} x {columns}; "
+                    "crop the images to one extent."
+                )
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """(height, width) of the smallest image."""
+        return min(image.shape[1:3] for image in self.images.values())
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+    def __getitem__(self, k: SupportsIndex) -> Record:
+        n, row, column = self.place(int(k))
+        height, width = self.size
+        record = {}
+        for name, image in self.images.items():
+            scale = image.shape[1] // self.extent[0]
+            rows, columns = slice(row * scale, (row + height) * scale), slice(column * scale, (column + width) * scale)
+            record[name] = image[n, rows, columns]
+        return record
+
+    def place(self, k: int) -> tuple[int, int, int]:
+        """(image, first row, first column) of crop k, in pixels of the smallest image."""
+        (rows, columns), count = self.extent, len(next(iter(self.images.values())))
+        high = (count, rows - self.size[0] + 1, columns - self.size[1] + 1)
+        n, row, column = np.random.default_rng((self.seed, k)).integers(0, high)
+        return int(n), int(row), int(column)
+
+
+def crops(data: Simulation, patch: int, seed: int = 0) -> Crops:
+    """Crops of pairs with truth; the side is ``patch`` high-resolution pixels or, where the image is smaller, its own.
+
+    Raises:
+        InputError: the images do not lie on multiples of one grid.
+    """
+    images = {name: np.asarray(image) for name, image in {**data.observation, "target": data.target}.items()}
+    rows, columns = min(image.shape[1:3] for image in images.values())
+    side = max(1, patch // max(image.shape[1] // rows for image in images.values()))
+    return Crops(images, (min(side, rows), min(side, columns)), seed)
+
+
+def hold_out(data: Simulation, share: float = 0.2, gap: int = 2) -> tuple[Simulation, Simulation]:
+    """Pairs to train on and pairs of the region at the lower edge that training does not see.
+
+    Args:
+        data: pairs with truth.
+        share: of the rows that are held out.
+        gap: rows of the coarsest image between the two that neither gets, so that a blurred pixel seldom sees both.
+
+    Raises:
+        InputError: one of the two would be empty.
+    """
+    rows = min(image.shape[1] for image in (*data.observation.values(), data.target))
+    held = round(rows * share)
+    if held < 1 or rows - held - gap < 1:
+        raise InputError(f"{rows} rows cannot be parted into {share:.0%} held out, a gap of {gap} and the rest.")
+
+    def cut(first: int, end: int) -> Simulation:
+        def part(image: jax.Array) -> jax.Array:
+            scale = image.shape[1] // rows
+            return image[:, first * scale : end * scale]
+
+        return data._replace(observation=jax.tree.map(part, data.observation), target=part(data.target))
+
+    return cut(0, rows - held - gap), cut(rows - held, rows)

@@ -1,0 +1,148 @@
+"""The folder of a run: what it goes on from, what it leaves behind, and an orderly end when it is told to stop.
+
+It holds `checkpoints`, see the module of that name; `scalars.jsonl`, figures by step; and the same figures for
+TensorBoard in `events.out.tfevents.jfusion`.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+from jfusion.errors import InputError
+from jfusion.training.checkpoints import Checkpoints, Record
+from jfusion.training.scalars import Scalars
+
+TERMINATED = 143
+"""Exit code after SIGTERM."""
+
+PACKAGES = ("jfusion", "jax", "flax", "optax", "orbax-checkpoint", "grain")
+
+
+def plain(values: Any) -> Any:
+    """Values as JSON gives them back."""
+    return json.loads(json.dumps(values, default=str))
+
+
+def _flat(values: Any, name: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict) or not values:
+        return {name: values}
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{name}.{key}" if name else key)
+    return flat
+
+
+def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """What differs between two configurations, one sentence part for each setting."""
+    there, now = _flat(dict(stored)), _flat(dict(asked))
+    return [
+        f"{name} was {there.get(name, 'not set')} and is now {now.get(name, 'not set')}"
+        for name in sorted(there.keys() | now.keys())
+        if there.get(name, "not set") != now.get(name, "not set")
+    ]
+
+
+class Run:
+    """An open run folder; see `open_run`.
+
+    Attributes:
+        checkpoints: of the run.
+        configuration: of the experiment, plain values, saved in every checkpoint.
+    """
+
+    def __init__(self, folder: Path, configuration: Record, checkpoints: Checkpoints) -> None:
+        self.folder, self.configuration, self.checkpoints = folder, configuration, checkpoints
+        self._scalars: Scalars | None = None
+        self._told = False
+
+    def resume(self, template: Any, again: bool) -> tuple[int, Any, Record]:
+        """Step, state and record to go on from; step 0, ``template`` and an empty record where the run is new.
+
+        Raises:
+            InputError: the folder holds a run that is not to be resumed, or one of another experiment.
+            RunError: all checkpoints are damaged.
+        """
+        if not again and self.checkpoints.steps():
+            raise InputError(f"{self.folder} holds a run already; resume it or choose another folder.")
+        if not (step := self.checkpoints.newest()):
+            return 0, template, {}
+        record = self.checkpoints.record(step)
+        if changed := differences(record["configuration"], self.configuration):
+            raise InputError(
+                f"{self.folder} holds a run of other settings: {'; '.join(changed)}. Choose another folder or the "
+                "same settings."
+            )
+        return step, self.checkpoints.state(step, template), record
+
+    def after(self, step: int, state: Any, figures: Mapping[str, float], record: Record, save: bool) -> None:
+        """What is to be done after a step: figures are noted, the state is saved, and SIGTERM is obeyed.
+
+        Args:
+            step: that is done.
+            state: a `TrainState`; one whose loss was not finite is never saved.
+            figures: of the step, empty for none.
+            record: is saved with the state, and joined by configuration and versions.
+            save: whether it is time for it.
+
+        Raises:
+            RunError: figures or an earlier checkpoint could not be written.
+            SystemExit: with code 143, when the state is on the disk.
+        """
+        self.checkpoints.check()
+        if figures and self._scalars is not None:
+            self._scalars.write(step, figures)
+        told = self.must_stop(step)
+        if (save or told) and not int(state.failed):
+            versions = {name: version(name) for name in PACKAGES}
+            record = {**record, "configuration": self.configuration, "versions": versions}
+            self.checkpoints.save(step, state, record)
+        if told:
+            self.checkpoints.wait()
+            raise SystemExit(TERMINATED)
+
+    def must_stop(self, step: int) -> bool:
+        """Whether SIGTERM has come; all processes are told at the same step."""
+        if jax.process_count() > 1:
+            return bool(multihost_utils.reached_preemption_sync_point(step))
+        return self._told
+
+    @contextmanager
+    def writing(self, after: int) -> Iterator[None]:
+        """While figures are written and SIGTERM waits for the end of a step; ``after`` is the step gone on from."""
+        ours = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
+
+        def tell(number: int, frame: Any) -> None:
+            self._told = True
+
+        before = signal.signal(signal.SIGTERM, tell) if ours else None
+        try:
+            if jax.process_index() != 0:
+                yield
+            else:
+                with closing(Scalars(self.folder, after)) as self._scalars:
+                    yield
+        finally:
+            self._scalars = None
+            if ours:
+                signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def open_run(folder: Path, configuration: Mapping[str, Any]) -> Iterator[Run]:
+    """The run in a folder, new or to be resumed.
+
+    Raises:
+        InputError: the folder cannot be made.
+    """
+    with closing(Checkpoints(folder / "checkpoints")) as checkpoints:
+        yield Run(folder, plain(configuration), checkpoints)

@@ -1,0 +1,109 @@
+"""Crops are a function of seed and number; any batch can be the first; processes share without gap or overlap."""
+
+import numpy as np
+import pytest
+
+from jfusion.data.patches import Crops, crops, hold_out
+from jfusion.data.pipeline import loader, stacked
+from jfusion.data.simulate import Simulation
+from jfusion.errors import InputError
+from jfusion.operators import Grid, ObservationModel
+
+NUMBERS = [{"x": np.asarray(i)} for i in range(7)]
+
+
+def images(height: int = 12, width: int = 16) -> dict[str, np.ndarray]:
+    """Two scenes whose values say where a pixel lies, at two pixel sizes."""
+    rows, columns = np.mgrid[:height, :width]
+    low = np.stack([np.stack([rows, columns, np.full_like(rows, n)], -1) for n in range(2)]).astype(np.float32)
+    return {"lr": low, "target": low.repeat(2, 1).repeat(2, 2)}
+
+
+def first(iterator, count: int) -> list:
+    return [next(iterator) for _ in range(count)]
+
+
+def test_crops_are_aligned_and_depend_on_seed_and_number_alone() -> None:
+    source = Crops(images(), (3, 4), seed=5)
+    for k in (0, 7, 10**9):
+        crop, again = source[k], Crops(images(), (3, 4), seed=5)[k]
+        assert crop["lr"].shape == (3, 4, 3)
+        np.testing.assert_array_equal(crop["lr"].repeat(2, 0).repeat(2, 1), crop["target"])
+        np.testing.assert_array_equal(crop["lr"], again["lr"])
+    places = {source.place(k) for k in range(400)}
+    assert {n for n, _, _ in places} == {0, 1}
+    assert {row for _, row, _ in places} == set(range(10))
+    assert {column for _, _, column in places} == set(range(13))
+    assert any(source.place(k) != Crops(images(), (3, 4), seed=6).place(k) for k in range(5))
+
+
+def test_the_stream_is_the_one_it_always_was() -> None:
+    """Golden values: a change of these numbers would change every run that is to be resumed."""
+    source = Crops(images(), (3, 4), seed=5)
+    assert [source.place(k) for k in range(4)] == GOLDEN
+
+
+def test_images_must_lie_on_one_grid() -> None:
+    pair = images()
+    with pytest.raises(InputError, match="no multiple"):
+        Crops({**pair, "target": pair["target"][:, :-1]}, (3, 4))
+    with pytest.raises(InputError, match="equally many"):
+        Crops({**pair, "target": pair["target"][:1]}, (3, 4))
+
+
+def simulation() -> Simulation:
+    low, target = images().values()
+    return Simulation({"lr": low, "guide": target[..., :1]}, ObservationModel({}, Grid.nested(2)), target)  # type: ignore[arg-type,dict-item]
+
+
+def test_crops_of_a_simulation_are_no_larger_than_it() -> None:
+    assert crops(simulation(), 8).size == (4, 4)
+    assert crops(simulation(), 1).size == (1, 1)
+    assert crops(simulation(), 1000)[0]["target"].shape == (24, 32, 3)
+
+
+def test_the_held_out_region_is_not_trained_on() -> None:
+    train, held = hold_out(simulation(), 0.25, gap=2)
+    rows = [set(np.unique(part.target[..., 0])) for part in (train, held)]
+    assert rows == [set(range(7)), set(range(9, 12))]
+    assert held.observation["guide"].shape == (2, 6, 32, 1)
+    for part in (train, held):
+        np.testing.assert_array_equal(part.observation["lr"].repeat(2, 1).repeat(2, 2), part.target)
+    with pytest.raises(InputError, match="parted"):
+        hold_out(simulation(), 0.01)
+
+
+def test_plain_and_threaded_batches_are_the_same() -> None:
+    source = Crops(images(), (3, 4))
+    for one, two in zip(first(stacked(source, 4, start=3), 5), first(loader(source, 4, start=3), 5), strict=True):
+        for name in one:
+            np.testing.assert_array_equal(one[name], two[name])
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+@pytest.mark.parametrize("shuffle", [None, 1])
+def test_any_batch_can_be_the_first(threads: int, shuffle: int | None) -> None:
+    def values(start: int, count: int) -> list[list[int]]:
+        rows = loader(NUMBERS, 4, start=start, shuffle=shuffle, threads=threads)
+        return [row["x"].tolist() for row in first(rows, count)]
+
+    whole = values(0, 9)
+    for start in range(8):
+        assert values(start, 2) == whole[start : start + 2]
+    flat = [x for row in whole[:7] for x in row]  # 28 records are four rounds of seven
+    assert [sorted(flat[i : i + 7]) for i in range(0, 28, 7)] == [list(range(7))] * 4
+    assert (flat[:7] == list(range(7))) == (shuffle is None)
+
+
+@pytest.mark.parametrize("make", [loader, stacked])
+def test_processes_share_each_batch(make) -> None:
+    whole = first(make(NUMBERS, 4, start=2), 5)
+    parts = [first(make(NUMBERS, 4, start=2, process=p, processes=2), 5) for p in range(2)]
+    for k, row in enumerate(whole):
+        assert sorted([*parts[0][k]["x"], *parts[1][k]["x"]]) == sorted(row["x"])
+        assert len(parts[0][k]["x"]) == 2
+    with pytest.raises(InputError, match="3 processes"):
+        next(make(NUMBERS, 4, processes=3))
+
+
+GOLDEN = [(1, 8, 0), (0, 7, 10), (1, 2, 9), (1, 7, 3)]

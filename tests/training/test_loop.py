@@ -1,0 +1,212 @@
+"""A run that is stopped and goes on is the run that never was stopped; what cannot go on says why."""
+
+import dataclasses
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import toys
+from jax.experimental.compilation_cache import compilation_cache
+
+from jfusion import catalogue
+from jfusion.catalogue import Bands
+from jfusion.data.patches import hold_out
+from jfusion.data.simulate import reduce
+from jfusion.errors import InputError, RunError
+from jfusion.operators import Grid, ObservationModel, SpatialResponse, gaussian_psf
+from jfusion.progress import bar
+from jfusion.training import checkpoints, scalars
+from jfusion.training.loop import build, train
+
+DATA, HELD_OUT = hold_out(toys.simulation(size=32))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_once(tmp_path_factory):
+    """Runs that go on compile nothing anew."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("cache")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+
+
+def stop_at(step: int):
+    def tell(done: int, total: int, values: object) -> None:
+        if done == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return tell
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    return [{name: value for name, value in row.items() if name != "time"} for row in scalars.read(folder)]
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def test_stopped_and_resumed_is_uninterrupted_bit_for_bit(tmp_path) -> None:
+    """Two critics, dropout, statistics, an average, held-out images: everything that a checkpoint must hold."""
+    system = toys.gan(turns=1)
+    recipe = dataclasses.replace(system.method.recipe, average=0.9)
+    system = dataclasses.replace(system, method=dataclasses.replace(system.method, recipe=recipe))
+    settings = {
+        "sizes": {"dropout": 0.2, "critics": {"width": 3}}, "steps": 48, "every": 16, "validation": HELD_OUT,
+        "configuration": {"paper": ("a", 1.5)},
+    }  # fmt: skip
+    whole = train(system, DATA, **settings, folder=tmp_path / "whole")
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        train(system, DATA, **settings, folder=tmp_path / "run", progress=stop_at(20))
+    assert ended.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["16", "20"]
+    assert rows(tmp_path / "run")[-1]["step"] == 20
+    result = train(system, DATA, **settings, folder=tmp_path / "run")
+    assert toys.digest(result.network) == toys.digest(whole.network)
+    assert result.losses == whole.losses
+    assert len(whole.losses) == 3
+    assert whole.best is not None
+    assert toys.digest(result.best) == toys.digest(whole.best)
+    assert rows(tmp_path / "run") == rows(tmp_path / "whole")
+    sizes = {(tmp_path / name / scalars.EVENTS).stat().st_size for name in ("run", "whole")}
+    assert len(sizes) == 1
+    values = {row["step"]: row["validation"] for row in rows(tmp_path / "whole") if "validation" in row}
+    assert list(values) == [16, 32, 48]
+    saved = json.loads((tmp_path / "whole" / "checkpoints" / "48" / "record.json").read_text())
+    assert saved["history"]["best_step"] == min(values, key=values.__getitem__)
+    assert saved["configuration"]["experiment"] == {"paper": ["a", 1.5]}
+
+    # a finished run gives its networks again; one that is damaged goes on from the checkpoint before
+    again = train(system, DATA, **settings, folder=tmp_path / "run")
+    assert toys.digest(again.network) == toys.digest(whole.network)
+    assert toys.digest(again.best) == toys.digest(whole.best)
+    flip(next((tmp_path / "run" / "checkpoints" / "48").rglob("_METADATA")))
+    with pytest.warns(RuntimeWarning, match="step 48 .* step 32 is used"):
+        again = train(system, DATA, **settings, folder=tmp_path / "run")
+    assert toys.digest(again.network) == toys.digest(whole.network)
+
+    # other settings are refused by name
+    with pytest.raises(InputError, match=r"experiment\.paper was .*; seed was 0 and is now 1; steps was 48"):
+        train(
+            system, DATA, seed=1, folder=tmp_path / "run", **{**settings, "configuration": {"paper": "b"}, "steps": 50}
+        )
+    with pytest.raises(InputError, match="data was"):
+        train(system, HELD_OUT, **{**settings, "validation": DATA}, folder=tmp_path / "run")
+    with pytest.raises(InputError, match="holds a run already"):
+        train(system, DATA, **settings, folder=tmp_path / "run", resume=False)
+
+
+def test_a_folder_changes_nothing_and_memory_loads_nothing(tmp_path) -> None:
+    """Grain's threads and the plain batches make the same run."""
+    system = toys.row()
+    inside = train(system, DATA, steps=6, folder=tmp_path)
+    outside = train(system, DATA, steps=6)
+    assert toys.digest(inside.network) == toys.digest(outside.network)
+    assert inside.best is None
+    assert not [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+    code = (
+        "import sys, toys; from jfusion.training.loop import train; train(toys.row(), toys.simulation(), steps=1); "
+        "print([m for m in ('orbax.checkpoint', 'grain') if m in sys.modules])"
+    )
+    output = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=Path(__file__).parent)
+    assert output.strip() == "[]"
+
+
+def test_a_loss_that_is_not_finite_names_step_patches_and_checkpoint(tmp_path) -> None:
+    system = toys.row(optimiser=lambda n: optax.sgd(lambda k: jnp.where(k == 12, jnp.inf, 1e-3)))
+    with pytest.raises(RunError) as caught:
+        train(system, DATA, folder=tmp_path, every=5)
+    text = str(caught.value)
+    assert "step 14, on the patches 52 to 55" in text
+    assert "last good checkpoint is that of step 10" in text
+    assert "\n" not in text
+    assert [path.name for path in sorted((tmp_path / "checkpoints").iterdir())] == ["10", "5"]
+    with pytest.raises(RunError, match="step 14, on the patches 52 to 55; lower"):
+        train(system, DATA)
+
+
+def test_a_failed_save_stops_the_run_at_the_next_step(tmp_path, monkeypatch) -> None:
+    def full(_: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "_digests", full)
+    with pytest.raises(RunError, match=r"could not be written .*No space left.* free some space") as caught:
+        train(toys.row(), DATA, folder=tmp_path, every=5, steps=100_000)
+    assert "\n" not in str(caught.value)
+    monkeypatch.undo()
+    assert train(toys.row(), DATA, folder=tmp_path / "other", every=5, steps=6).steps == 6
+
+
+def test_an_error_in_a_callback_ends_everything(tmp_path) -> None:
+    class Mine(Exception):
+        pass
+
+    def fail(done: int, total: int, values: object) -> None:
+        raise Mine
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Mine):
+        train(toys.row(), DATA, folder=tmp_path, every=7, progress=fail)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert not [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir() if path.name != "7"] == ["14"]
+
+
+def test_held_out_images_are_others() -> None:
+    with pytest.raises(InputError, match="those of training"):
+        train(toys.row(), DATA, validation=DATA)
+
+
+def test_a_budget_ends_training_early() -> None:
+    result = train(toys.row(), DATA, steps=10_000, budget=0.0)
+    assert result.steps == 1
+    assert len(result.losses) == 1
+
+
+def test_classical_systems_are_not_trained() -> None:
+    with pytest.raises(InputError, match="not a network"):
+        build(catalogue.get("gsa"), Bands(4, 1, 2))
+
+
+def test_the_bar_keeps_every_figure(monkeypatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("COLUMNS", "200")
+    with bar("training") as progress:
+        progress(1, 4, {"loss": 0.5, "validation": 0.25})
+        progress(2, 4, {"loss": 0.125})
+        progress(4, 4, {"loss": 0.0625})
+    shown = screen.getvalue()
+    assert "loss 0.0625  validation 0.25" in shown
+    assert "4/4" in shown
+
+
+def test_wald_reduction_keeps_the_grid() -> None:
+    """A ramp seen once more by the same sensor stays where it was."""
+    ramp = jnp.broadcast_to(jnp.arange(48.0)[None, :, None, None], (1, 48, 48, 1))
+    grid = Grid(2, (1, 0))
+    model = ObservationModel({"lr": SpatialResponse(gaussian_psf(0.85, grid), 2, grid.phase), "guide": None}, grid)
+    low = reduce({"lr": SpatialResponse(gaussian_psf(0.85, grid), 2, grid.phase)(ramp), "guide": ramp}, model)
+    inner = np.s_[0, 6:-6, 6:-6, 0]
+    np.testing.assert_allclose(low.observation["guide"][inner], low.target[inner], atol=1e-3)
+    with pytest.raises(InputError, match="larger pair"):
+        reduce({"lr": ramp[:, :3, :3], "guide": ramp[:, :6, :6]}, model)

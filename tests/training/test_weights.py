@@ -1,0 +1,35 @@
+"""Weights come back as they were, and no other file is taken for them."""
+
+import numpy as np
+import pytest
+import toys
+
+from jfusion import catalogue
+from jfusion.catalogue import Bands
+from jfusion.errors import InputError
+from jfusion.training import weights
+from jfusion.training.loop import Network, build
+
+
+def test_weights_round_trip(tmp_path) -> None:
+    data = toys.simulation()
+    system = catalogue.get("fusionnet")
+    sizes = system.method.tiny  # type: ignore[union-attr]
+    bands = Bands.of(data.observation, data.model)
+    network = Network(system, bands, sizes, build(system, bands, seed=5, sizes=sizes), scale=2.5)
+    path = tmp_path / "net.safetensors"
+    weights.save(path, network)
+    loaded = weights.load(path)
+    np.testing.assert_array_equal(loaded(data.observation, data.model), network(data.observation, data.model))
+    with pytest.raises(InputError, match="built for"):
+        loaded({**data.observation, "lr": data.observation["lr"][..., :2]}, data.model)
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights", b"\x08\0\0\0\0\0\0\0{}      "])
+def test_other_files_are_no_weights(tmp_path, content: bytes) -> None:
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="not a weights file"):
+        weights.load(path)
+    with pytest.raises(InputError, match="no weights file"):
+        weights.load(tmp_path / "missing")
