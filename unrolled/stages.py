@@ -30,6 +30,7 @@ from jfusion.layers.conv import Conv
 from jfusion.operators import LinearOperator, Observation, ObservationModel, relative_residual
 from jfusion.operators.linear import pytree
 from jfusion.solvers.cg import conjugate_gradient
+from jfusion.solvers.sylvester import fuse_closed_form
 
 Weights = Mapping[str, Array | float]
 """A number for each key of the observation that takes part in a data step."""
@@ -90,6 +91,48 @@ def cg_step(
     return conjugate_gradient(normal, rhs, prior, steps=steps, tolerance=tolerance)[0]
 
 
+def closed_form_step(
+    prior: Array,
+    observation: Observation,
+    model: ObservationModel,
+    penalty: Array | float = 1.0,
+    weights: tuple[Array | float, Array | float] = (1.0, 1.0),
+) -> Array:
+    """The minimiser that `cg_step` approaches, exactly and without iterations, for a blur that is periodic.
+
+    One solve by pixel and one by frequency, see `jfusion.solvers.sylvester.fuse_closed_form`, which also says what it
+    does at other boundaries.
+
+    Args:
+        prior: what the prox gave, ``(batch, height, width, band)``.
+        observation: ``lr`` and ``guide``; without ``guide`` its term is left out.
+        model: ``lr`` with one PSF for all bands, ``guide`` a spectral response.
+        penalty: trust in ``prior``.
+        weights: trust in ``lr``, a scalar, and in ``guide``, a scalar or one for each of its bands.
+
+    Raises:
+        InputError: an operator that the closed form does not cover, or shapes that do not fit.
+    """
+    return fuse_closed_form(observation, model, prior, penalty, weights=weights)
+
+
+def spectral_step(prior: Array, observed: Array, mixing: Array, weight: Array | float) -> Array:
+    """The exact step towards the guide, pixel by pixel: ``argmin_x weight |M x - z|^2 + |x - prior|^2``.
+
+    Args:
+        prior: ``(batch, height, width, band)``.
+        observed: z, ``(batch, height, width, guide band)``.
+        mixing: M, such as ``model["guide"].srf``, ``(guide band, band)``, or one for each image with a leading axis.
+        weight: trust in the guide, a positive scalar, or one for each of its bands.
+    """
+    transposed = jnp.swapaxes(mixing, -2, -1)
+    noise = jnp.diag(jnp.broadcast_to(1 / jnp.asarray(weight), mixing.shape[-2:-1]))
+    normal = jnp.matmul(mixing, transposed, precision="highest") + noise
+    error = observed - jnp.einsum("...gl,...hwl->...hwg", mixing, prior, precision="highest")
+    gain = jnp.linalg.solve(normal, mixing)
+    return prior + jnp.einsum("...gl,...hwg->...hwl", gain, error, precision="highest")
+
+
 class Split(NamedTuple):
     """State of the alternating direction method of multipliers: estimate, its copy for the prox, scaled multiplier."""
 
@@ -126,28 +169,43 @@ class Positive(nnx.Module):
         return jax.nn.softplus(self.raw[...])
 
 
+class Convolutions(nnx.Module):
+    """Convolutions 3 x 3 with rectifiers between them; what comes out is small at first.
+
+    Args:
+        inputs, outputs: channels.
+        width: channels inside.
+        depth: convolutions between the first and the last.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, width: int = 32, depth: int = 1, rngs: nnx.Rngs) -> None:
+        sizes = [inputs, *[width] * (depth + 1)]
+        self.inner = nnx.List([Conv(i, o, 3, padding="reflect", rngs=rngs) for i, o in pairwise(sizes)])
+        small = jax.nn.initializers.normal(0.1 / (3 * math.sqrt(width)))
+        self.outer = Conv(width, outputs, 3, padding="reflect", kernel_init=small, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        """``(..., height, width, inputs)`` to ``(..., height, width, outputs)``."""
+        for conv in self.inner:
+            x = jax.nn.relu(conv(x))
+        return self.outer(x)
+
+
 class Prox(nnx.Module):
     """A learned proximal step: ``x`` plus a small residual network of ``x`` and of features that guide it.
 
     Args:
         channels: of ``x``.
         features: channels of the features, 0 for none.
-        width: channels inside.
-        depth: convolutions 3 x 3 between the first and the last.
+        width, depth: see `Convolutions`.
     """
 
     def __init__(self, channels: int, features: int = 0, *, width: int = 32, depth: int = 1, rngs: nnx.Rngs) -> None:
-        sizes = [channels + features, *[width] * (depth + 1)]
-        self.inner = nnx.List([Conv(i, o, 3, padding="reflect", rngs=rngs) for i, o in pairwise(sizes)])
-        small = jax.nn.initializers.normal(0.1 / (3 * math.sqrt(width)))
-        self.outer = Conv(width, channels, 3, padding="reflect", kernel_init=small, rngs=rngs)
+        self.residual = Convolutions(channels + features, channels, width=width, depth=depth, rngs=rngs)
 
     def __call__(self, x: Array, features: Array | None = None) -> Array:
         """``(..., height, width, channels)`` to the same."""
-        y = x if features is None else jnp.concatenate([x, features], -1)
-        for conv in self.inner:
-            y = jax.nn.relu(conv(y))
-        return x + self.outer(y)
+        return x + self.residual(x if features is None else jnp.concatenate([x, features], -1))
 
 
 # The run over the stages --------------------------------------------------------------------------------------------

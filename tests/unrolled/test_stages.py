@@ -1,0 +1,66 @@
+"""The data steps of unrolled networks against one another, and the run over stages in its two forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf
+from unrolled.stages import Positive, cg_step, closed_form_step, gradient_step, run_stages, spectral_step
+
+GRID = Grid.nested(2)
+SRF = jnp.asarray([[0.5, 0.5, 0, 0, 0], [0, 0, 0.2, 0.3, 0.5]])
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Prior, observation and circular model of two scenes (8, 12, 5) at ratio 2."""
+    keys = jax.random.split(jax.random.key(0))
+    target, prior = (jax.random.uniform(key, (2 * 8 * 12 * 5,)).reshape(2, 8, 12, 5) for key in keys)
+    spatial = SpatialResponse(gaussian_psf(0.85, GRID), 2, GRID.phase, "circular")
+    model = ObservationModel({"lr": spatial, "guide": SpectralResponse(SRF)}, GRID)
+    return prior, model(target), model
+
+
+@pytest.mark.parametrize("guide", [0.5, jnp.asarray([2.0, 0.1])], ids=["scalar", "by band"])
+def test_closed_form_is_what_conjugate_gradients_approach(guide, pair) -> None:
+    prior, observation, model = pair
+    exact = jax.jit(closed_form_step)(prior, observation, model, 0.3, (2.0, guide))
+    # trust by band is a guide and a response that are scaled by its root
+    scale = jnp.sqrt(jnp.broadcast_to(jnp.asarray(guide), 2))
+    scaled = model.replace(operators={"lr": model["lr"], "guide": SpectralResponse(SRF * scale[:, None])})
+    images = {"lr": observation["lr"], "guide": observation["guide"] * scale}
+    iterated = cg_step(prior, images, scaled, {"lr": 2.0, "guide": 1.0}, 0.3, steps=60, tolerance=1e-7)
+    np.testing.assert_allclose(exact, iterated, atol=1e-4)
+
+
+@pytest.mark.parametrize("weight", [3.0, jnp.asarray([2.0, 0.1])], ids=["scalar", "by band"])
+def test_spectral_step_minimises(weight, pair) -> None:
+    """The derivative of ``weight |R x - z|^2 + |x - prior|^2`` is zero there, for one mixing or one an image."""
+    prior, observation, _ = pair
+    z = observation["guide"]
+    shared = spectral_step(prior, z, SRF, weight)
+    own = spectral_step(prior, z, jnp.stack([SRF, 2 * SRF]), weight)
+
+    def cost(x, mixing):
+        return jnp.sum(weight * (x @ mixing.T - z) ** 2) + jnp.sum((x - prior) ** 2)
+
+    np.testing.assert_allclose(jax.grad(cost)(shared, SRF), 0, atol=1e-4)
+    np.testing.assert_allclose(own[0], shared[0], atol=1e-5)
+    np.testing.assert_allclose(jax.grad(cost)(own, 2 * SRF)[1], 0, atol=1e-4)
+
+
+def test_scan_and_loop_agree(pair) -> None:
+    prior, observation, model = pair
+
+    def body(step, x):
+        x = gradient_step(x, observation, model, {"lr": step(), "guide": step()})
+        return x, x
+
+    stages = [Positive(0.1), Positive(0.5), Positive(0.9)]
+    loop, estimates = run_stages(stages, body, prior)
+    scanned, stacked = run_stages(stages, body, prior, scan=True, checkpoint=True)
+    np.testing.assert_allclose(scanned, loop, atol=1e-6)
+    np.testing.assert_allclose(stacked, estimates, atol=1e-6)
+    assert estimates.shape == (3, *prior.shape)
+    np.testing.assert_array_equal(estimates[-1], loop)
