@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "layers": {"errors", "operators", "solvers"},
     "classical": {"errors", "operators", "solvers", "catalogue", "tasks", "sensors"},
     "baselines": {"errors", "operators", "solvers", "catalogue", "tasks", "layers", "classical",
-                  "training.adversarial"},
+                  "training.adversarial", "training.losses"},
     "training": {"errors", "files", "operators", "catalogue", "data", "progress", "tasks"},
     "inference": {"errors", "files", "operators", "catalogue", "data", "progress", "tasks", "sensors", "metrics",
                   "training", "solvers", "classical"},

@@ -23,7 +23,6 @@ Differences from the release:
   JSTARS 8(6), 2015). With one guide band P is the guide, as published.
 """
 
-import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax import Array
@@ -32,9 +31,11 @@ from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
 from jfusion.classical.hypersharpening import guide_per_band
 from jfusion.layers.conv import Conv
 from jfusion.layers.init import tf_variance_scaling
+from jfusion.layers.residual import ResidualBlock
 from jfusion.operators.observation import Observation, ObservationModel
 from jfusion.operators.resample import upsample
 from jfusion.tasks import SPATIOSPECTRAL
+from jfusion.training.losses import mean_squared_error
 
 
 class FusionNet(nnx.Module):
@@ -42,7 +43,7 @@ class FusionNet(nnx.Module):
 
     def __init__(self, bands: Bands, *, width: int = 32, blocks: int = 4, rngs: nnx.Rngs) -> None:
         self.head = Conv(bands.lr, width, 3, kernel_init=tf_variance_scaling, rngs=rngs)
-        self.blocks = nnx.List(Block(width, rngs=rngs) for _ in range(blocks))
+        self.blocks = nnx.List(ResidualBlock(width, rngs=rngs) for _ in range(blocks))
         self.tail = Conv(width, bands.lr, 3, kernel_init=tf_variance_scaling, rngs=rngs)
 
     def __call__(self, observation: Observation, model: ObservationModel) -> Array:
@@ -53,22 +54,6 @@ class FusionNet(nnx.Module):
         for block in self.blocks:
             features = block(features)
         return interpolated + self.tail(features)
-
-
-class Block(nnx.Module):
-    """Two 3x3 convolutions around a ReLU, plus the identity."""
-
-    def __init__(self, width: int, *, rngs: nnx.Rngs) -> None:
-        self.first = Conv(width, width, 3, kernel_init=tf_variance_scaling, rngs=rngs)
-        self.second = Conv(width, width, 3, kernel_init=tf_variance_scaling, rngs=rngs)
-
-    def __call__(self, x: Array) -> Array:
-        return x + self.second(nnx.relu(self.first(x)))
-
-
-def mean_squared_error(network: FusionNet, observation: Observation, model: ObservationModel, target: Array) -> Array:
-    """The paper's loss."""
-    return jnp.mean((network(observation, model) - target) ** 2)
 
 
 FUSIONNET = System(
