@@ -42,6 +42,11 @@ tf_variance_scaling: Initializer = _initialiser(_truncated, lambda fan_in: math.
 tf_truncated_normal: Initializer = _initialiser(_truncated, lambda _: 0.1)
 
 
+def normal(deviation: float) -> Initializer:
+    """The normal law of that deviation, the habit of adversarial networks."""
+    return _initialiser(jax.random.normal, lambda _: deviation)
+
+
 def torch_bias(fan_in: int) -> Initializer:
     """PyTorch's bias of `Conv2d` and `Linear`: U(-b, b) with b = 1 / sqrt(fan_in) of the layer's kernel."""
     bound = 1 / math.sqrt(fan_in)

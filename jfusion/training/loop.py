@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 REPORT_EVERY = 20
 
+UNIT = 0.999
+"""Share of the values to learn from that lie below what networks see as 1: a glint must not set the scale."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Network:
@@ -42,7 +45,7 @@ class Network:
         bands: that it was built for.
         sizes: constructor arguments other than the paper's.
         module: with its parameters.
-        scale: what the images are divided by before they go in, the largest value that it was trained on.
+        scale: what the images are divided by before they go in, see `UNIT`.
     """
 
     system: System
@@ -146,7 +149,7 @@ def train(
         RunError: the loss is not finite (the message names step, patches and last checkpoint), a checkpoint cannot be
             written, or no checkpoint of the run is sound.
     """
-    bands, scale = Bands.of(data.observation, data.model), float(jnp.abs(data.target).max())
+    bands, scale = Bands.of(data.observation, data.model), _unit(data.target)
     module = build(system, bands, seed, sizes)
     assert isinstance(system.method, Trained)
     if validation is not None and np.array_equal(validation.target, data.target):
@@ -227,6 +230,11 @@ def train(
     seconds = time.perf_counter() - start
     chosen = None if best is None else network(best)
     return Training(network(state.players[NETWORK]), history.losses, done, seconds, chosen)
+
+
+def _unit(target: jax.Array) -> float:
+    values = np.abs(np.asarray(target))
+    return float(np.quantile(values, UNIT) or values.max() or 1)
 
 
 def _over(data: Simulation, scale: float) -> Simulation:

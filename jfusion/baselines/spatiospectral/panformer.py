@@ -25,7 +25,7 @@ Training: mean absolute error, Adam at 1e-4, times 0.99 every 10,000 of 200,000 
 Differences from the release:
 
 - The product is not clipped to the range of the sensor, since clipping stops the gradient; images are divided by their
-  largest value, where the release takes digital numbers as they are.
+  99.9 % quantile, where the release takes digital numbers as they are.
 - Patches are not flipped. The release means to flip them at random, but decides once for a whole run, and one flip
   overwrites the other.
 - Any size: below and to the right images are mirrored up to whole windows, and the product is cropped. Sizes that are
@@ -215,7 +215,7 @@ PANFORMER = System(
             patch=256,
             batch=4,
             note="Mean absolute error, Adam 1e-4, times 0.99 after every twentieth of the steps; "
-            "images divided by their largest value (release: digital numbers).",
+            "images divided by their 99.9 % quantile (release: digital numbers).",
         ),
         tiny={"width": 8, "heads": 2, "stages": 1},
         compact={"width": 32, "heads": 4, "stages": 1},
