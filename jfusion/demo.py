@@ -197,7 +197,7 @@ def momotombo(folder: Path, quiet: bool) -> SceneSection:
     return SceneSection(
         title="Momotombo (Landsat-8)",
         text="Two files as they are downloaded: six bands at 30 m and the panchromatic band at 15 m, whose pixel "
-        f"centres coincide. The command `jfusion fuse msi.tif pan.tif sharp.tif` takes {sharp.system} by default and"
+        f"centres coincide. The command “jfusion fuse msi.tif pan.tif sharp.tif” takes {sharp.system} by default and"
         " writes a cloud-optimised GeoTIFF in the right place with the right numbers. Infrared bands "
         "lie outside the panchromatic band, so their detail is borrowed, not seen; moving clouds show coloured edges "
         "because the bands look at different moments.",
