@@ -9,10 +9,11 @@ from pathlib import Path
 
 from experiments.runner import Experiment, main
 
+EXPERIMENT = Experiment(out=Path("runs/fusformer"))
 PUBLISHED = {
     "CAVE, ratio 4 (as U2Net's authors repeat it)": "PSNR 49.98 dB, SAM 2.20, ERGAS 2.53",
     "CAVE, ratio 4 (as HSR-KAN's authors report it)": "PSNR 48.56 dB, SAM 2.52, ERGAS 1.30",
 }
 
 if __name__ == "__main__":
-    main("fusformer", Experiment(out=Path("runs/fusformer")), PUBLISHED)
+    main("fusformer", EXPERIMENT, PUBLISHED)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from experiments.runner import Experiment, main
 
+EXPERIMENT = Experiment(data="landsat8_liverpool", out=Path("runs/panformer"))
 PUBLISHED = {
     "WorldView-3, ratio 4, reduced resolution (as LGTEUN's authors report it)": "PSNR 30.48 dB, SSIM 0.937, Q8 0.932, "
     "SAM 3.85, ERGAS 3.18",
@@ -16,4 +17,4 @@ PUBLISHED = {
 }
 
 if __name__ == "__main__":
-    main("panformer", Experiment(out=Path("runs/panformer")), PUBLISHED)
+    main("panformer", EXPERIMENT, PUBLISHED)

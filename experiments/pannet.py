@@ -9,10 +9,11 @@ from pathlib import Path
 
 from experiments.runner import Experiment, main
 
+EXPERIMENT = Experiment(data="landsat8_liverpool", out=Path("runs/pannet"))
 PUBLISHED = {
     "WorldView-3, ratio 4, reduced resolution (as TDNet's authors report it)": "SAM 4.09, ERGAS 2.95, Q8 0.894, "
     "SCC 0.949"
 }
 
 if __name__ == "__main__":
-    main("pannet", Experiment(out=Path("runs/pannet")), PUBLISHED)
+    main("pannet", EXPERIMENT, PUBLISHED)
