@@ -2,8 +2,9 @@
 
 A PSF is given in one of two forms. As profiles ``(vertical, horizontal)``, each ``(taps,)`` or ``(taps, band)``, it is
 separable and applied by two banded matrix products; as one kernel ``(rows, columns)`` or ``(rows, columns, band)`` it
-is applied by shifts where it is small and in the Fourier domain where it is large. The origin of ``size`` taps is tap
-``size // 2`` (the convention of MATLAB's psf2otf), and ``y[n] = sum_m psf[m] x[n - (m - origin)]``.
+is applied by shifts where it is small and in the Fourier domain where it is large; where its footprints are the blocks
+of a nested grid, it is a weighted sum over each block. The origin of ``size`` taps is tap ``size // 2`` (the convention
+of MATLAB's psf2otf), and ``y[n] = sum_m psf[m] x[n - (m - origin)]``.
 """
 
 from __future__ import annotations
@@ -106,6 +107,17 @@ def _shifts(x: Array, kernel: Array, ratio: int, phase: tuple[int, int], boundar
         for i in range(kernel.shape[0])
         for j in range(kernel.shape[1])
     )  # type: ignore[return-value]
+
+
+def _tiles(psf: Psf, ratio: int, phase: tuple[int, int]) -> bool:
+    """Whether the footprints of the low-resolution pixels are the blocks of ``ratio`` x ``ratio`` pixels."""
+    return psf_size(psf) == (ratio, ratio) and set(phase) == {ratio - 1 - ratio // 2}
+
+
+def _blocks(x: Array, kernel: Array, ratio: int) -> Array:
+    *batch, height, width, bands = x.shape
+    weights = kernel.reshape(ratio, ratio, -1)[::-1, None, ::-1].astype(x.dtype)
+    return jnp.sum(x.reshape(*batch, height // ratio, ratio, width // ratio, ratio, bands) * weights, (-4, -2))
 
 
 def otf(psf: Psf, height: int, width: int) -> Array:
@@ -225,6 +237,8 @@ class SpatialResponse(LinearOperator):
         rows, columns = psf_size(self.psf)
         margin = (rows - 1, columns - 1) if self.boundary == "valid" else (0, 0)
         check_divisible((x.shape[-3] - margin[0], x.shape[-2] - margin[1], 1), self.ratio)
+        if self.boundary != "valid" and self.ratio > 1 and _tiles(self.psf, self.ratio, self.phase):
+            return _blocks(x, psf_kernel(self.psf), self.ratio)
         if isinstance(self.psf, tuple):
             return _separable(x, self.psf, self.ratio, self.phase, self.boundary)
         if rows * columns <= DIRECT_TAPS:

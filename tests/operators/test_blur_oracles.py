@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage, signal
 
-from jfusion.operators import Blur, SpatialResponse, Warp, otf, psf_kernel
+from jfusion.operators import Blur, Grid, SpatialResponse, Warp, otf, psf_kernel
 
 SIDES = st.integers(1, 5)
 
@@ -43,6 +43,16 @@ def test_response_is_blur_then_sampling_at_the_phase(ratio, phase, boundary, sep
     y = response(jnp.asarray(x, jnp.float32)[..., None])[..., 0]
     expected = scipy_blur(x, np.asarray(psf_kernel(profiles)), boundary)
     np.testing.assert_allclose(y, expected[phase[0] :: ratio, phase[1] :: ratio], atol=1e-5)
+
+
+@pytest.mark.parametrize("ratio", [2, 3, 4])
+def test_footprints_that_are_blocks(ratio):
+    rng = np.random.default_rng(ratio)
+    x, kernel = rng.random((12, 24)), rng.random((ratio, ratio))
+    phase = Grid.nested(ratio).phase
+    y = SpatialResponse(jnp.asarray(kernel, jnp.float32), ratio, phase)(jnp.asarray(x, jnp.float32)[..., None])
+    expected = scipy_blur(x, kernel, "reflect")[phase[0] :: ratio, phase[1] :: ratio]
+    np.testing.assert_allclose(y[..., 0], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("boundary", ["circular", "reflect", "valid"])

@@ -46,6 +46,7 @@ OPERATORS = {
     "block average": BlockAverage(2),
     "response, kernel": SpatialResponse(draw(3, 4), 2, (1, 1), "circular"),
     "response, profiles": HALF,
+    "response, blocks": SpatialResponse(draw(2, 2, 3), 2, (0, 0), "reflect"),
     "response, valid": SpatialResponse(draw(3, 3), 2, (0, 1), "valid"),
     "spectral": SRF,
     "mask": Mask(draw(6, 8) > 0.5),
