@@ -5,21 +5,17 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import jax
 import numpy as np
-from jax import Array
 
 from jfusion.data import scenes
 from jfusion.data.scene import Scene
-from jfusion.data.simulate import Protocol, Simulation, reduce, simulate
+from jfusion.data.simulate import Protocol, Region, Simulation, cut, reduce, simulate
+from jfusion.demo import LEFT, RIGHT
 from jfusion.errors import InputError
 from jfusion.inference.pair import make_pair
 
-Region = tuple[int, int, int, int]
-"""First row, end row, first column, end column, in pixels of the truth."""
-
 REGIONS: dict[str, tuple[Region, Region]] = {
-    "jasper_ridge": ((0, 100, 0, 48), (0, 100, 52, 100)),
+    "jasper_ridge": (LEFT, RIGHT),
     "aviris_california": ((0, 50, 0, 24), (0, 50, 26, 50)),
     "neon_sjer": ((0, 30, 0, 14), (0, 30, 16, 30)),
     "landsat8_liverpool": ((0, 160, 0, 432), (170, 266, 0, 432)),
@@ -49,26 +45,6 @@ class Place:
     def reference(self) -> np.ndarray:
         """The truth, ``(height, width, band)``."""
         return np.asarray(self.test.target[0])
-
-
-def cut(data: Simulation, region: Region) -> Simulation:
-    """A region of a pair with truth.
-
-    Raises:
-        InputError: the region leaves the image, or does not begin and end with low-resolution pixels.
-    """
-    top, bottom, left, right = region
-    height, width = data.target.shape[1:3]
-    if not (0 <= top < bottom <= height and 0 <= left < right <= width) or any(n % data.model.ratio for n in region):
-        raise InputError(
-            f"the region {region} must lie inside {height} x {width} pixels, in multiples of {data.model.ratio}."
-        )
-
-    def part(image: Array) -> Array:
-        rows, columns = (np.array(image.shape[1:3]) / (height, width)).tolist()
-        return image[:, round(top * rows) : round(bottom * rows), round(left * columns) : round(right * columns)]
-
-    return data._replace(observation=jax.tree.map(part, data.observation), target=part(data.target))
 
 
 def place(name: str, protocol: Protocol, learn: Region | None = None, judge: Region | None = None) -> Place:

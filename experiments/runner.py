@@ -21,11 +21,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from experiments.places import Region, place
+from experiments.places import place
 from jfusion import catalogue
 from jfusion.catalogue import Fitted, Trained
 from jfusion.data.patches import hold_out
-from jfusion.data.simulate import Protocol
+from jfusion.data.simulate import Protocol, Region
 from jfusion.demo import JASPER, facts
 from jfusion.errors import InputError
 from jfusion.files import check_output, replaced

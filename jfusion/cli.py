@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jfusion import __version__
-from jfusion.errors import InputError, JFusionError, RunError
+from jfusion.errors import TERMINATED, InputError, JFusionError, RunError
 
 if TYPE_CHECKING:
     from jfusion.data.scene import Scene
 
-DONE, FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def use_all_cores() -> None:
@@ -304,12 +304,8 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-class Terminated(BaseException):
-    """SIGTERM came."""
-
-
 def _terminated(signum: int, frame: Any) -> None:
-    raise Terminated
+    raise SystemExit(TERMINATED)
 
 
 def _leave(code: int) -> NoReturn:
@@ -329,8 +325,8 @@ def answered(work: Callable[[], None], verbose: bool = False) -> int:
     except KeyboardInterrupt:
         print("jfusion: interrupted", file=sys.stderr)
         _leave(INTERRUPTED)
-    except Terminated:
-        _leave(TERMINATED)
+    except SystemExit as stop:
+        _leave(int(stop.code or DONE))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED

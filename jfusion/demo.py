@@ -32,12 +32,15 @@ from jfusion.report.results import write_results
 UNROLLED = "sun"
 """The unrolled network that is trained on the spot; the published ones take longer than the demonstration may."""
 
+LEFT, RIGHT = (0, 100, 0, 48), (0, 100, 52, 100)
+"""Regions of Jasper Ridge: networks learn on the left one and are judged on the right one, four columns away."""
+
 JASPER = Protocol(
     ratio=4, guide_sensor="landsat8_oli", guide_bands=("B1", "B2", "B3", "B4", "B5", "B6", "B7"), lr_snr_db=35,
-    guide_snr_db=40, seed=1, crop=(0, 100, 52, 100), data_range=0.5,
+    guide_snr_db=40, seed=1, crop=RIGHT, data_range=0.5,
 )  # fmt: skip
-LEARN = dataclasses.replace(JASPER, crop=(0, 100, 0, 48), seed=2)
-"""The region that networks learn from, four columns away from the one that is judged."""
+LEARN = dataclasses.replace(JASPER, crop=LEFT, seed=2)
+"""What networks learn from, with other noise."""
 
 SETTINGS: dict[str, dict[str, Any]] = {
     UNROLLED: {"steps": 200, "budget": 90.0},

@@ -3,6 +3,9 @@
 Every message says what was expected, what came and how to mend it; the command line prints it as it is.
 """
 
+TERMINATED = 143
+"""Exit code after SIGTERM."""
+
 
 class JFusionError(Exception):
     """Root of all errors that jfusion raises on purpose."""

@@ -406,7 +406,8 @@ _BMHF = Paper(
 )
 _DIFFERENCES = (
     "Normalisation takes the moments of each image and not of the batch, which is the release's own result for one "
-    "image at a time. Ratios other than 4, 16 and 32 are split into fours and primes."
+    "image at a time. Ratios other than 4, 16 and 32 are split into fours and primes. "
+    "Patches are neither turned nor flipped."
 )
 
 MHF_NET = System(

@@ -93,9 +93,8 @@ def _encode_block(
     image: np.ndarray, valid: np.ndarray, dtype: np.dtype, nodata: float | None
 ) -> tuple[np.ndarray, int]:
     whole = bool(valid.all())
-    bad = int(np.count_nonzero(~np.isfinite(image if whole else image[valid])))
-    if bad:
-        raise InputError(f"Expected finite samples to write, but {bad} valid ones are NaN or infinite; mask them.")
+    if not np.isfinite(image if whole else image[valid]).all():
+        raise InputError("Expected finite samples to write, but valid ones are NaN or infinite; mask them.")
     if not whole:
         image = np.where(valid[..., None], image, np.zeros((), image.dtype))
     clipped = 0

@@ -6,10 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import SupportsIndex
 
-import jax
 import numpy as np
 
-from jfusion.data.simulate import Simulation
+from jfusion.data.simulate import Simulation, cut
 from jfusion.errors import InputError
 
 Record = dict[str, np.ndarray]
@@ -93,21 +92,17 @@ def hold_out(data: Simulation, share: float = 0.2, gap: int = 2) -> tuple[Simula
     Args:
         data: pairs with truth.
         share: of the rows that are held out.
-        gap: rows of the coarsest image between the two that neither gets, so that a blurred pixel seldom sees both.
+        gap: low-resolution rows between the two that neither gets, so that a blurred pixel seldom sees both.
 
     Raises:
         InputError: one of the two would be empty.
     """
-    rows = min(image.shape[1] for image in (*data.observation.values(), data.target))
+    ratio, width = data.model.ratio, data.target.shape[2]
+    rows = data.target.shape[1] // ratio
     held = round(rows * share)
     if held < 1 or rows - held - gap < 1:
         raise InputError(f"{rows} rows cannot be parted into {share:.0%} held out, a gap of {gap} and the rest.")
-
-    def cut(first: int, end: int) -> Simulation:
-        def part(image: jax.Array) -> jax.Array:
-            scale = image.shape[1] // rows
-            return image[:, first * scale : end * scale]
-
-        return data._replace(observation=jax.tree.map(part, data.observation), target=part(data.target))
-
-    return cut(0, rows - held - gap), cut(rows - held, rows)
+    return (
+        cut(data, (0, (rows - held - gap) * ratio, 0, width)),
+        cut(data, ((rows - held) * ratio, rows * ratio, 0, width)),
+    )

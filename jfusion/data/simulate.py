@@ -28,6 +28,9 @@ from jfusion.operators.spatial import Boundary, check_boundary
 
 Kernel = Literal["gaussian", "mtf", "box"]
 
+Region = tuple[int, int, int, int]
+"""First row, end row, first column, end column, in pixels of the truth."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
@@ -45,7 +48,7 @@ class Protocol:
         lr_snr_db: signal to noise ratio of `lr` in each band, in dB; None for no noise.
         guide_snr_db: the same of `guide`.
         seed: of the noise.
-        crop: (first row, end row, first column, end column) of the image that is used; None for all of it.
+        crop: of the image, None for all of it.
         data_range: value that counts as full scale in the metrics, in the image's units.
     """
 
@@ -59,7 +62,7 @@ class Protocol:
     lr_snr_db: float | None = None
     guide_snr_db: float | None = None
     seed: int = 0
-    crop: tuple[int, int, int, int] | None = None
+    crop: Region | None = None
     data_range: float = 1.0
 
     def __post_init__(self) -> None:
@@ -174,6 +177,26 @@ def simulate(image: np.ndarray, wavelengths: np.ndarray, protocol: Protocol) -> 
     guide, guide_noise = _noise(guide_key, spectral(target), protocol.guide_snr_db)
     model = ObservationModel({"lr": spatial, "guide": spectral}, protocol.grid, {"lr": lr_noise, "guide": guide_noise})
     return Simulation({"lr": lr, "guide": guide}, model, target)
+
+
+def cut(data: Simulation, region: Region) -> Simulation:
+    """A region of a pair with truth.
+
+    Raises:
+        InputError: the region leaves the image, or does not begin and end with low-resolution pixels.
+    """
+    top, bottom, left, right = region
+    height, width = data.target.shape[1:3]
+    if not (0 <= top < bottom <= height and 0 <= left < right <= width) or any(n % data.model.ratio for n in region):
+        raise InputError(
+            f"the region {region} must lie inside {height} x {width} pixels, in multiples of {data.model.ratio}."
+        )
+
+    def part(image: Array) -> Array:
+        rows, columns = (np.array(image.shape[1:3]) / (height, width)).tolist()
+        return image[:, round(top * rows) : round(bottom * rows), round(left * columns) : round(right * columns)]
+
+    return data._replace(observation=jax.tree.map(part, data.observation), target=part(data.target))
 
 
 def reduce(observation: Observation, model: ObservationModel, guide_gain: float = 0.15) -> Simulation:

@@ -30,7 +30,7 @@ from jfusion.tasks import Task, spatiospectral_task
 from jfusion.training.loop import Network
 
 DEFAULT_SYSTEMS = {"pansharpening": "mtf_glp_cbd", "hs_pansharpening": "fuse", "hs_ms": "fuse"}
-"""The best by measurement on the embedded scenes among those that need no training, by task."""
+"""By task, those that need no training and beat interpolation in PSNR, SAM and ERGAS on every embedded scene tried."""
 
 MEMORY_MIB = 1024
 """Working memory that a window may take."""

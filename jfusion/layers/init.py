@@ -17,7 +17,7 @@ from jax.nn.initializers import Initializer
 def _initialiser(draw: Callable[..., jax.Array], deviation: Callable[[int], float]) -> Initializer:
     """What ``draw`` gives, times the deviation at a fan-in.
 
-    Drawn as a vector, the numbers are those of the kernel's own shape, which takes XLA ten times as long to compile.
+    Drawn as a vector, the numbers are those of the kernel's own shape, which takes XLA far longer to compile.
     """
 
     def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:

@@ -18,12 +18,9 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-from jfusion.errors import InputError
+from jfusion.errors import TERMINATED, InputError
 from jfusion.training.checkpoints import Checkpoints, Record
 from jfusion.training.scalars import Scalars
-
-TERMINATED = 143
-"""Exit code after SIGTERM."""
 
 PACKAGES = ("jfusion", "jax", "flax", "optax", "orbax-checkpoint", "grain")
 

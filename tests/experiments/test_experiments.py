@@ -1,5 +1,6 @@
 """Every network has its script, every script runs, and what is judged is never what was learned from."""
 
+import dataclasses
 import importlib
 import json
 from pathlib import Path
@@ -7,13 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.places import REGIONS, cut, place
+from experiments.places import REGIONS, place
 from experiments.runner import Experiment, run, settings
 from jfusion import catalogue
 from jfusion.catalogue import Classical
 from jfusion.data import scenes
-from jfusion.data.simulate import Protocol
+from jfusion.data.simulate import Protocol, cut
 from jfusion.errors import InputError
+from jfusion.inference.evaluate import against_reference
+from jfusion.inference.fuse import DEFAULT_SYSTEMS
+from jfusion.inference.run import run as run_system
+from jfusion.tasks import spatiospectral_task
 
 NETWORKS = [name for name, row in catalogue.systems().items() if not isinstance(row.method, Classical)]
 PROTOCOL = Protocol(ratio=2, guide_bands=("B2", "B3", "B4"), lr_snr_db=35, seed=3)
@@ -66,6 +71,28 @@ def test_mistakes_are_named() -> None:
         place("landsat8_tiny", PROTOCOL)
     with pytest.raises(InputError, match="classical"):
         settings(Experiment(), "gsa")
+
+
+@pytest.mark.parametrize(
+    ("data", "guide"), [("landsat8_liverpool", ()), ("landsat8_momotombo", ()), ("jasper_ridge", ("B8",)),
+                        ("jasper_ridge", ("B2", "B3", "B4", "B5")), ("aviris_california", ("B2", "B3", "B4"))]
+)  # fmt: skip
+def test_default_systems_beat_interpolation(data: str, guide: tuple[str, ...]) -> None:
+    where = place(data, dataclasses.replace(PROTOCOL, guide_bands=guide or PROTOCOL.guide_bands))
+    observation, model = where.test.observation, where.test.model
+    task = spatiospectral_task(observation["lr"].shape[-1], observation["guide"].shape[-1])
+    ours, trivial = (
+        against_reference(
+            np.asarray(run_system(catalogue.get(name), observation, model).product[0]),
+            where.reference,
+            model.ratio,
+            1.0,
+        )
+        for name in (DEFAULT_SYSTEMS[task.name], task.baseline)
+    )
+    assert ours["PSNR"] > trivial["PSNR"]
+    assert ours["SAM"] < trivial["SAM"]
+    assert ours["ERGAS"] < trivial["ERGAS"]
 
 
 def test_smoke_run_writes_what_it_did(tmp_path: Path) -> None:

@@ -146,6 +146,16 @@ def test_window_goes_where_the_detail_is():
     assert right >= 31
 
 
+def test_window_passes_over_the_edges_of_clouds():
+    image = np.full((40, 60, 1), 0.1)
+    image[:, 40:] = 0.1 + 0.05 * RNG.uniform(size=(40, 20, 1))
+    image[::4, :20:4] = 5
+    image[1::4, 1:20:4] = 9
+    low, high = busiest_window(image, 12)[2:]
+    assert low >= 36
+    assert high <= 60
+
+
 def test_window_must_fit():
     with pytest.raises(InputError, match="fit"):
         busiest_window(np.zeros((4, 9, 1)), 5)

@@ -114,11 +114,12 @@ def test_stopped_and_resumed_is_uninterrupted_bit_for_bit(tmp_path) -> None:
 def test_a_folder_changes_nothing_and_memory_loads_nothing(tmp_path) -> None:
     """Grain's threads and the plain batches make the same run."""
     system = toys.row()
+    threads = set(threading.enumerate())
     inside = train(system, DATA, steps=6, folder=tmp_path)
     outside = train(system, DATA, steps=6)
     assert toys.digest(inside.network) == toys.digest(outside.network)
     assert inside.best is None
-    assert not [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+    assert not [t for t in set(threading.enumerate()) - threads if not t.daemon]
     code = (
         "import sys, toys; from jfusion.training.loop import train; train(toys.row(), toys.simulation(), steps=1); "
         "print([m for m in ('orbax.checkpoint', 'grain') if m in sys.modules])"
@@ -159,11 +160,11 @@ def test_an_error_in_a_callback_ends_everything(tmp_path) -> None:
     def fail(done: int, total: int, values: object) -> None:
         raise Mine
 
-    before = signal.getsignal(signal.SIGTERM)
+    before, threads = signal.getsignal(signal.SIGTERM), set(threading.enumerate())
     with pytest.raises(Mine):
         train(toys.row(), DATA, folder=tmp_path, every=7, progress=fail)
     assert signal.getsignal(signal.SIGTERM) is before
-    assert not [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+    assert not [t for t in set(threading.enumerate()) - threads if not t.daemon]
     assert [path.name for path in (tmp_path / "checkpoints").iterdir() if path.name != "7"] == ["14"]
 
 
