@@ -76,6 +76,7 @@ class Recipe:
         average: decay of an exponential moving average of the parameters, which the trained network then uses; 0 for
             none.
         dtype: of computation, "float32" or "bfloat16"; parameters and the loss are float32 all the same.
+        turn: whether patches are turned and mirrored at random.
     """
 
     optimiser: Callable[[int], optax.GradientTransformation]
@@ -87,6 +88,7 @@ class Recipe:
     parts: int = 1
     average: float = 0.0
     dtype: Literal["float32", "bfloat16"] = "float32"
+    turn: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

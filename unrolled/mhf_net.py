@@ -406,8 +406,7 @@ _BMHF = Paper(
 )
 _DIFFERENCES = (
     "Normalisation takes the moments of each image and not of the batch, which is the release's own result for one "
-    "image at a time. Ratios other than 4, 16 and 32 are split into fours and primes. "
-    "Patches are neither turned nor flipped."
+    "image at a time. Ratios other than 4, 16 and 32 are split into fours and primes."
 )
 
 MHF_NET = System(
@@ -427,6 +426,7 @@ MHF_NET = System(
             patch=96,
             batch=10,
             note="Adam 1e-4, divided by ten after four fifths; 31 epochs of 2,000 steps; patches turned and flipped.",
+            turn=True,
         ),
         initialise=initialise,
         tiny={"stages": 2, "rank": 2, "adjust_blocks": 1},
@@ -454,6 +454,7 @@ BMHF_NET = System(
             batch=10,
             note="Adam 1e-4, divided by ten after four fifths; 40 epochs of 2,000 steps; patches turned and flipped, "
             "the responses of both sensors drawn anew from mixtures of cameras and of kernels.",
+            turn=True,
         ),
         tiny={"stages": 2, "rank": 2, "prox_blocks": 1, "adjust_blocks": 1},
         compact={"stages": 4, "rank": 8},

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
+import jax
 import numpy as np
 
 from jfusion.data.simulate import Simulation, cut
 from jfusion.errors import InputError
+from jfusion.operators import ObservationModel
+from jfusion.operators.spatial import SpatialResponse, psf_size
 
 Record = dict[str, np.ndarray]
 """Arrays of one place by name: the keys of the observation, and "target"."""
@@ -84,6 +88,88 @@ def crops(data: Simulation, patch: int, seed: int = 0) -> Crops:
     rows, columns = min(image.shape[1:3] for image in images.values())
     side = max(1, patch // max(image.shape[1] // rows for image in images.values()))
     return Crops(images, (min(side, rows), min(side, columns)), seed)
+
+
+Turn = tuple[bool, bool, bool]
+"""Whether rows and columns change places, and whether rows, and columns, are then mirrored."""
+
+TURNS: tuple[Turn, ...] = tuple(itertools.product((False, True), repeat=3))
+
+
+def turned(data: Simulation, turn: Turn) -> Simulation | None:
+    """The pairs turned, cut by up to a low-resolution pixel so that they lie on the same grid again; no copies.
+
+    A grid that is not nested is not symmetric: mirrored, its low-resolution pixels lie on other high-resolution ones.
+    None where that takes them between pixels.
+    """
+    grid, transpose, mirrored = data.model.grid, turn[0], turn[1:]
+    centre = grid.centre[::-1] if transpose else grid.centre
+    parts: dict[int, list[slice]] = {1: [slice(None)], grid.ratio: [slice(None)]}
+    for axis in range(2):
+        late = (grid.ratio - 1 - centre[axis] if mirrored[axis] else centre[axis]) - grid.centre[axis]
+        if late != int(late):
+            return None
+        rows = np.shape(data.target)[2 - axis if transpose else 1 + axis] // grid.ratio
+        begin, end = int(late < 0), rows - int(late > 0)
+        parts[1].append(slice(begin, end))
+        if grid.ratio > 1:
+            parts[grid.ratio].append(slice(begin * grid.ratio + int(late), end * grid.ratio + int(late)))
+
+    def view(image: Any) -> Any:
+        scale = image.shape[1] // (data.target.shape[1] // grid.ratio)
+        image = np.asarray(image).swapaxes(1, 2) if transpose else np.asarray(image)
+        axes = [1 + axis for axis in range(2) if mirrored[axis]]
+        return np.flip(image, axes)[tuple(parts[scale])]
+
+    return data._replace(observation=jax.tree.map(view, data.observation), target=view(data.target))
+
+
+def symmetries(model: ObservationModel) -> tuple[Turn, ...]:
+    """The turns after which an image is still seen as ``model`` says: a PSF need not be symmetric, nor its grid."""
+    spatial = model.operators.get("lr")
+    if not isinstance(spatial, SpatialResponse):
+        return TURNS
+    reach = max(psf_size(spatial.psf)) // model.ratio + 2
+    spatial = dataclasses.replace(spatial, boundary="circular")
+    profile = spatial.psf[0]
+    side, bands = 2 * reach + 2, profile.shape[-1] if profile.ndim > 1 else 1
+    target = np.random.default_rng(0).random((1, side * model.ratio, side * model.ratio, bands), np.float32)
+    seen = Simulation({"lr": spatial(target)}, model, target)
+    inner = slice(reach, -reach)
+
+    def kept(turn: Turn) -> bool:
+        pair = turned(seen, turn)
+        if pair is None:
+            return False
+        lr, again = pair.observation["lr"], spatial(pair.target)
+        return np.allclose(again[:, inner, inner], lr[:, inner, inner], atol=1e-4)
+
+    return tuple(filter(kept, TURNS))
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """Record k comes from one of several sources, drawn from ``(seed, k)``."""
+
+    sources: tuple[Crops, ...]
+    seed: int = 0
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+    def __getitem__(self, k: SupportsIndex) -> Record:
+        return self.sources[np.random.default_rng((self.seed, int(k), 1)).integers(len(self.sources))][k]
+
+
+def turned_crops(data: Simulation, patch: int, seed: int = 0) -> Mixture:
+    """Square crops like `crops`, turned and mirrored at random in the ways that leave the observation model true.
+
+    Raises:
+        InputError: the images do not lie on multiples of one grid.
+    """
+    views = [view for view in (turned(data, turn) for turn in symmetries(data.model)) if view is not None]
+    side = min(min(crops(view, patch).size) for view in views)
+    return Mixture(tuple(dataclasses.replace(crops(view, patch, seed), size=(side, side)) for view in views), seed)
 
 
 def hold_out(data: Simulation, share: float = 0.2, gap: int = 2) -> tuple[Simulation, Simulation]:

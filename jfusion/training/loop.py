@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx
 
 from jfusion.catalogue import Bands, System, Trained
-from jfusion.data.patches import crops
+from jfusion.data.patches import crops, turned_crops
 from jfusion.data.pipeline import loader, stacked
 from jfusion.data.simulate import Simulation
 from jfusion.errors import InputError, RunError
@@ -115,6 +115,8 @@ def train(
     steps: int | None = None,
     patch: int | None = None,
     batch: int | None = None,
+    turn: bool | None = None,
+    pace: float | None = None,
     budget: float | None = None,
     progress: Progress = silent,
     validation: Simulation | None = None,
@@ -134,7 +136,9 @@ def train(
         data: pairs with truth, with their observation model.
         seed: of the parameters, the patches and all else that is random.
         sizes: constructor arguments of the network, the paper's by default; those of the critics under "critics".
-        steps, patch, batch: in place of the recipe's.
+        steps, patch, batch, turn: in place of the recipe's.
+        pace: for runs much shorter than the paper's: learning rates are this many times the recipe's, rise to that over
+            the first steps and fall to zero at the last.
         budget: seconds after which training ends early; the learning rate then ends where it is.
         progress: called every few steps.
         validation: pairs with truth from another region, on which the best step is chosen by the system's loss.
@@ -161,7 +165,8 @@ def train(
     if method.initialise is not None:
         method.initialise(module, data.observation, data.model, data.target)
     steps, patch, batch = steps or recipe.steps, patch or recipe.patch, batch or recipe.batch
-    players, modules = make_players(method, module, bands, steps, seed, sizes or {})
+    turn = recipe.turn if turn is None else turn
+    players, modules = make_players(method, module, bands, steps, seed, sizes or {}, pace)
     devices = Devices.of(batch, recipe.parts)
     state, done, history = begin(players, modules, seed), 0, _History()
     judge = make_judge(players[NETWORK], method.loss)
@@ -180,15 +185,15 @@ def train(
             settings = {
                 "system": system.name, "bands": dataclasses.asdict(bands), "sizes": sizes or {}, "seed": seed,
                 "steps": steps, "patch": patch, "batch": batch, "parts": recipe.parts, "dtype": recipe.dtype,
-                "average": recipe.average, "data": _digest(data), "validation": validation and _digest(validation),
-                "experiment": configuration or {},
+                "average": recipe.average, "turn": turn, "pace": pace, "data": _digest(data),
+                "validation": validation and _digest(validation), "experiment": configuration or {},
             }  # fmt: skip
             run = stack.enter_context(open_run(folder, settings))
             done, state, record = run.resume(state, resume)
             history = _History(**record.get("history", {}))
             best = _best(run, state, history)
             stack.enter_context(run.writing(done))
-        source = crops(data, patch, seed)
+        source = turned_crops(data, patch, seed) if turn else crops(data, patch, seed)
         read = stacked if run is None else loader
         records = read(source, batch, start=done, process=jax.process_index(), processes=jax.process_count())
         stack.callback(records.close)

@@ -19,6 +19,18 @@ NETWORK, CRITICS = "network", "critics"
 """Names of the players; the second is also that of the critics' sizes among the network's."""
 
 
+WARM_UP = 200
+"""Steps, at most a tenth of all, over which the learning rate of a paced training rises."""
+
+
+def paced(optimiser: optax.GradientTransformation, steps: int, pace: float | None) -> optax.GradientTransformation:
+    """The optimiser with all its steps times ``pace``, less at the beginning and ever less towards the end."""
+    if pace is None:
+        return optimiser
+    rise = min(WARM_UP, steps // 10)
+    return optax.chain(optimiser, optax.scale_by_schedule(optax.warmup_cosine_decay_schedule(0, pace, rise, steps)))
+
+
 def make_optimiser(recipe: Recipe, steps: int, parameters: Any) -> optax.GradientTransformation:
     """The recipe's optimiser for so many steps, or one for each of its groups of parameters.
 
@@ -40,7 +52,13 @@ def make_optimiser(recipe: Recipe, steps: int, parameters: Any) -> optax.Gradien
 
 
 def make_players(
-    method: Trained, module: Any, bands: Bands, steps: int, seed: int, sizes: Mapping[str, Any]
+    method: Trained,
+    module: Any,
+    bands: Bands,
+    steps: int,
+    seed: int,
+    sizes: Mapping[str, Any],
+    pace: float | None = None,
 ) -> tuple[dict[str, Player], dict[str, Any]]:
     """Who plays a step of this method, critics first, and their modules by the same names.
 
@@ -51,8 +69,9 @@ def make_players(
         steps: of the network in all.
         seed: of the network; the critics' is the next one.
         sizes: those of the critics are under "critics".
+        pace: see `paced`.
     """
-    optimiser = make_optimiser(method.recipe, steps, nnx.state(module, nnx.Param))
+    optimiser = paced(make_optimiser(method.recipe, steps, nnx.state(module, nnx.Param)), steps, pace)
     adversary = method.adversary
 
     def alone(modules: Mapping[str, Any], batch: Batch, model: ObservationModel, key: Array) -> Array:
@@ -72,5 +91,6 @@ def make_players(
         return {NETWORK: network}, {NETWORK: module}
     critics = adversary.critics(bands, rngs=nnx.Rngs(seed + 1), **sizes.get(CRITICS, {}))
     turns = adversary.turns
-    critic = enter(critics, critical, adversary.optimiser(steps * turns), turns=turns, project=adversary.project)
+    optimiser = paced(adversary.optimiser(steps * turns), steps * turns, pace)
+    critic = enter(critics, critical, optimiser, turns=turns, project=adversary.project)
     return {CRITICS: critic, NETWORK: network}, {CRITICS: critics, NETWORK: module}

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from jfusion.data.patches import Crops, crops, hold_out
+from jfusion.data.patches import TURNS, Crops, crops, hold_out, symmetries, turned, turned_crops
 from jfusion.data.pipeline import loader, stacked
 from jfusion.data.simulate import Simulation
 from jfusion.errors import InputError
-from jfusion.operators import Grid, ObservationModel
+from jfusion.operators import Grid, ObservationModel, SpatialResponse, mtf_psf
 
 NUMBERS = [{"x": np.asarray(i)} for i in range(7)]
 
@@ -60,6 +60,58 @@ def test_crops_of_a_simulation_are_no_larger_than_it() -> None:
     assert crops(simulation(), 8).size == (4, 4)
     assert crops(simulation(), 1).size == (1, 1)
     assert crops(simulation(), 1000)[0]["target"].shape == (24, 32, 3)
+
+
+GRIDS = [Grid(2, (1, 0)), Grid(2, (0, 0)), Grid(3, (0, 2)), Grid(3, (1, 1)), Grid(1, (0, 0))]
+
+
+def pair(grid: Grid, height: int = 8, width: int = 11) -> Simulation:
+    """Every pixel holds its number; the low-resolution pixel that of the pixel on which its centre falls."""
+    rows, columns = height * grid.ratio, width * grid.ratio
+    target = np.arange(2 * rows * columns, dtype=np.float32).reshape(2, rows, columns, 1)
+    lr = target[:, int(grid.centre[0]) :: grid.ratio, int(grid.centre[1]) :: grid.ratio]
+    return Simulation({"lr": lr, "guide": -target}, ObservationModel({}, grid), target)  # type: ignore[arg-type,dict-item]
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_turned_pairs_lie_on_the_same_grid(grid: Grid) -> None:
+    corners = set()
+    for turn in TURNS:
+        view = turned(pair(grid), turn)
+        assert view is not None
+        again = view.target[:, int(grid.centre[0]) :: grid.ratio, int(grid.centre[1]) :: grid.ratio]
+        np.testing.assert_array_equal(view.observation["lr"], again)
+        np.testing.assert_array_equal(view.observation["guide"], -np.asarray(view.target))
+        corners.add((float(view.target[0, 0, 0, 0]), view.target.shape))
+    assert len(corners) == 8
+
+
+def test_pairs_are_not_turned_onto_places_between_pixels() -> None:
+    data = pair(Grid.nested(2))._replace(model=ObservationModel({}, Grid(2, (0.25, 0.25))))
+    assert [turn for turn in TURNS if turned(data, turn)] == [(False, False, False), (True, False, False)]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "kept"), [(np.eye(5), 4), (np.outer([1, 2, 1], [1, 1, 1]), 4), (np.ones((3, 3)), 8), (np.tri(3), 2)]
+)
+def test_a_patch_is_turned_as_the_psf_allows(kernel: np.ndarray, kept: int) -> None:
+    spatial = SpatialResponse((kernel / kernel.sum()).astype(np.float32), 3, (1, 1))
+    assert len(symmetries(ObservationModel({"lr": spatial}, Grid.nested(3)))) == kept
+
+
+@pytest.mark.parametrize("grid", GRIDS[:2], ids=str)
+def test_turned_crops_are_seen_as_the_model_says(grid: Grid) -> None:
+    spatial = SpatialResponse(mtf_psf(0.3, grid), grid.ratio, grid.phase)
+    target = np.random.default_rng(0).random((1, 72, 64, 2), np.float32)
+    data = Simulation({"lr": spatial(target)}, ObservationModel({"lr": spatial}, grid), target)
+    source = turned_crops(data, 60, seed=3)
+    assert len(source.sources) == 8
+    for k in range(12):
+        crop = source[k]
+        assert crop["target"].shape == (60, 60, 2)
+        inner = np.asarray(spatial(crop["target"]))[12:-12, 12:-12]
+        np.testing.assert_allclose(crop["lr"][12:-12, 12:-12], inner, atol=1e-5)
+        np.testing.assert_array_equal(crop["lr"], turned_crops(data, 60, seed=3)[k]["lr"])
 
 
 def test_the_held_out_region_is_not_trained_on() -> None:

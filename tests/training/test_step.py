@@ -13,7 +13,7 @@ from flax import nnx
 from jfusion.catalogue import Bands
 from jfusion.errors import InputError
 from jfusion.solvers.prox import project_simplex
-from jfusion.training.players import CRITICS, NETWORK, make_optimiser, make_players
+from jfusion.training.players import CRITICS, NETWORK, make_optimiser, make_players, paced
 from jfusion.training.step import Batch, Devices, begin, enter, make_step
 
 DATA = toys.simulation(4, 8)
@@ -204,3 +204,17 @@ def test_failure_is_remembered_by_its_first_step() -> None:
     for batch, expected in ((BATCH, 0), (bad, 2), (BATCH, 2)):
         state, _ = step(state, devices.share(batch), model)
         assert int(state.failed) == expected
+
+
+def test_a_paced_optimiser_begins_and_ends_at_rest() -> None:
+    optimiser = paced(optax.sgd(0.1), 50, 3.0)
+    state, sizes = optimiser.init(jnp.ones(())), []
+    for _ in range(51):
+        update, state = optimiser.update(jnp.ones(()), state)
+        sizes.append(-float(update))
+    assert sizes[0] == 0
+    assert max(sizes) == pytest.approx(0.3)
+    assert np.argmax(sizes) == 5
+    assert sizes[50] == pytest.approx(0, abs=1e-6)
+    plain = optax.sgd(0.1)
+    assert paced(plain, 50, None) is plain
