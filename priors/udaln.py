@@ -18,10 +18,11 @@ from jax import Array, lax
 from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
 from jfusion.layers.conv import Conv
 from jfusion.layers.init import torch_bias
+from jfusion.layers.responses import Constraint
 from jfusion.operators import Observation, ObservationModel
 from jfusion.progress import Progress, silent
 from jfusion.tasks import SPATIOSPECTRAL
-from priors.degradation import Constraint, Degradation, unknown_parts
+from priors.degradation import Degradation, unknown_parts
 from priors.fit import FitState, Schedule, Stage, Stopping, fit, one_by_one
 from priors.pair import Pair, mean_l1
 

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "metrics": {"errors", "operators"},
     "data": {"errors", "files", "operators", "sensors"},
     "catalogue": {"errors", "operators", "progress"},
-    "layers": {"errors", "operators", "solvers"},
+    "layers": {"errors", "operators", "solvers", "catalogue"},
     "classical": {"errors", "operators", "solvers", "catalogue", "tasks", "sensors"},
     "baselines": {"errors", "operators", "solvers", "catalogue", "tasks", "layers", "classical",
                   "training.adversarial", "training.losses"},

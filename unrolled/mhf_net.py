@@ -33,7 +33,7 @@ from jfusion.layers.conv import Conv, conv, conv_transpose
 from jfusion.layers.init import tf_truncated_normal
 from jfusion.operators import Observation, ObservationModel
 from jfusion.tasks import SPATIOSPECTRAL
-from unrolled.stages import Stages, report
+from unrolled.stages import Stages, finish
 
 GUIDE_SCALE = 0.1
 """The guide enters the up-samplers divided by ten."""
@@ -249,9 +249,10 @@ class MHFNet(nnx.Module):
         )
         return product, estimates, predicted, last
 
-    def __call__(self, observation: Observation, model: ObservationModel, *, stages: bool = False) -> Array | Stages:
-        """The product ``(batch, height, width, band)``, or with ``stages`` all estimates and their residuals."""
-        return _result(self.solve(observation), observation, model, stages)
+    def __call__(self, observation: Observation, model: ObservationModel, **options: bool) -> Array | Stages:
+        """The product ``(batch, height, width, band)``, or what ``options`` ask of `unrolled.stages.finish`."""
+        product, estimates, predicted, _ = self.solve(observation)
+        return finish([predicted, *estimates, product], observation, model, **options)
 
 
 class BMHFNet(nnx.Module):
@@ -299,13 +300,14 @@ class BMHFNet(nnx.Module):
         product, estimates, last = self.solution(predicted, spectra, lambda x: response(x) - lr, enlarge)
         return product, estimates, predicted, last
 
-    def __call__(self, observation: Observation, model: ObservationModel, *, stages: bool = False) -> Array | Stages:
-        """The product ``(batch, height, width, band)``, or with ``stages`` all estimates and their residuals.
+    def __call__(self, observation: Observation, model: ObservationModel, **options: bool) -> Array | Stages:
+        """The product ``(batch, height, width, band)``, or what ``options`` ask of `unrolled.stages.finish`.
 
         Raises:
             InputError: the spatial response is not known.
         """
-        return _result(self.solve(observation, model), observation, model, stages)
+        product, estimates, predicted, _ = self.solve(observation, model)
+        return finish([predicted, *estimates, product], observation, model, **options)
 
 
 class Shrink(nnx.Module):
@@ -349,15 +351,6 @@ def pair_factors(lr: Array, guide: Array, rank: int) -> tuple[Array, Array]:
     vectors = vectors * jnp.where(largest < 0, -1, 1)
     missing = rank - vectors.shape[2]
     return predict, jnp.pad(jnp.swapaxes(vectors, 1, 2), ((0, 0), (0, missing), (0, 0)))
-
-
-def _result(
-    solved: tuple[Array, list[Array], Array, Array], observation: Observation, model: ObservationModel, stages: bool
-) -> Array | Stages:
-    product, estimates, predicted, _ = solved
-    if not stages:
-        return product
-    return report(product, jnp.stack([predicted, *estimates, product]), observation, model, {})
 
 
 def mhf_loss(alpha: float, beta: float) -> Callable[[MHFNet | BMHFNet, Observation, ObservationModel, Array], Array]:

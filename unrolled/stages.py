@@ -227,13 +227,58 @@ class Stages(NamedTuple):
     steps: dict[str, Array]
 
 
-def report(
-    product: Array, estimates: Array, observation: Observation, model: ObservationModel, steps: dict[str, Array]
-) -> Stages:
-    """`Stages` with the residuals of all operators that are known."""
+def consistent(
+    product: Array, observation: Observation, model: ObservationModel, *, steps: int = 200, tolerance: float = 1e-5
+) -> Array:
+    """The nearest image to ``product`` in which every sensor sees what it saw: least ``|x - product|``, ``A_k x = y_k``.
+
+    Conjugate gradients on the correction, which stay in the span of the adjoints and so approach its smallest form.
+    Where noise keeps the images from agreeing, the result is a least-squares one, and fits the noise.
+
+    Args:
+        product: ``(batch, height, width, band)``.
+        observation: what the sensors gave.
+        model: its operators; those that are not known are left out.
+        steps, tolerance: of `jfusion.solvers.cg.conjugate_gradient`.
+    """
+    known = {k: operator for k, operator in model.operators.items() if operator is not None}
+
+    def back(seen: Observation) -> Array:
+        return sum((operator.T(seen[k]) for k, operator in known.items()), jnp.zeros_like(product))
+
+    def normal(x: Array) -> Array:
+        return back({k: operator(x) for k, operator in known.items()})
+
+    missing = back({k: observation[k] - operator(product) for k, operator in known.items()})
+    return product + conjugate_gradient(normal, missing, steps=steps, tolerance=tolerance)[0]
+
+
+def finish(
+    estimates: Sequence[Array] | Array,
+    observation: Observation,
+    model: ObservationModel,
+    *,
+    stages: bool = False,
+    exact: bool = False,
+    steps: Mapping[str, Array] | None = None,
+) -> Array | Stages:
+    """What an unrolled network returns: its last estimate, or with ``stages`` all that it did.
+
+    Args:
+        estimates: of every stage, each ``(batch, height, width, band)``.
+        observation: what the sensors gave.
+        model: the residuals are those of its known operators.
+        stages: whether a `Stages` is wanted.
+        exact: whether the product is made `consistent` with the observation first.
+        steps: for `Stages`.
+    """
+    product = consistent(estimates[-1], observation, model) if exact else estimates[-1]
+    if not stages:
+        return product
+    made = jnp.stack([*estimates, product]) if exact else jnp.stack([*estimates])
     known = [k for k, operator in model.operators.items() if operator is not None]
-    residuals = {k: relative_residual(model[k](estimates), observation[k]) for k in known}
-    return Stages(product, estimates, residuals, steps)
+    residuals = {k: relative_residual(model[k](made), observation[k]) for k in known}
+    return Stages(product, made, residuals, dict(steps or {}))
 
 
 def run_stages(

@@ -31,7 +31,7 @@ from jfusion.classical.hypersharpening import known_response, shared_response, s
 from jfusion.classical.subspace import noise_variance, posterior_mean
 from jfusion.operators import Observation, ObservationModel, upsample
 from jfusion.tasks import SPATIOSPECTRAL
-from unrolled.stages import Basis, Convolutions, Stages, report, run_stages, spectral_step
+from unrolled.stages import Basis, Convolutions, Stages, finish, run_stages, spectral_step
 
 NEGLIGIBLE = 1e-6
 """Smallest variance of a component or of the guide's noise, as a share of the image's, that float32 can tell."""
@@ -138,9 +138,9 @@ class SUN(nnx.Module):
         self.stages = nnx.List([Stage(window, width, depth, rngs) for _ in range(stages)])
 
     def __call__(
-        self, observation: Observation, model: ObservationModel, *, stages: bool = False, scan: bool = False
+        self, observation: Observation, model: ObservationModel, *, scan: bool = False, **options: bool
     ) -> Array | Stages:
-        """The product ``(batch, height, width, band)``, or with ``stages`` what each stage made.
+        """The product ``(batch, height, width, band)``, or what ``options`` ask of `unrolled.stages.finish`.
 
         Raises:
             InputError: the spatial or the spectral response is not known.
@@ -179,9 +179,7 @@ class SUN(nnx.Module):
 
         _, coefficients = run_stages(list(self.stages), body, expectation(interpolated), scan=scan)
         estimates = mean + jax.vmap(basis)(coefficients * size)
-        if not stages:
-            return estimates[-1]
-        return report(estimates[-1], estimates, observation, model, {})
+        return finish(estimates, observation, model, **options)
 
 
 def deeply_supervised(network: SUN, observation: Observation, model: ObservationModel, target: Array) -> Array:

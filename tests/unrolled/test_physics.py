@@ -1,0 +1,94 @@
+"""Physics that is told, learned or free: adjoints where there are any, and products that agree with what was seen."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jfusion.catalogue import Bands
+from jfusion.errors import InputError
+from jfusion.layers.conv import Conv
+from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf, relative_residual
+from unrolled.physics import Sensors
+from unrolled.stages import consistent, finish
+
+BANDS = Bands(5, 2, 3)
+SRF = jnp.asarray([[0.5, 0.5, 0, 0, 0], [0, 0, 0.2, 0.3, 0.5]])
+
+
+def scene(grid: Grid, width: float = 0.85):
+    """Truth (2, 8 ratio, 6 ratio, 5) and the model that sees it."""
+    spatial = SpatialResponse(gaussian_psf(width, grid), grid.ratio, grid.phase, "reflect")
+    model = ObservationModel({"lr": spatial, "guide": SpectralResponse(SRF)}, grid)
+    shape = (2, 8 * grid.ratio, 6 * grid.ratio, 5)
+    return jax.random.uniform(jax.random.key(0), (np.prod(shape),)).reshape(shape), model
+
+
+def free() -> dict:
+    rngs = nnx.Rngs(0)
+    see, back = Conv(5, 5, 3, strides=3, rngs=rngs), Conv(5, 5, 1, rngs=rngs)
+    return {"lr": (see, back), "guide": (Conv(5, 2, 3, rngs=rngs), Conv(2, 5, 3, rngs=rngs))}
+
+
+@pytest.mark.parametrize("physics", ["exact", "learned"])
+def test_what_leads_back_is_the_adjoint(physics) -> None:
+    x, model = scene(Grid(3, (0, 1)))
+    sensors = Sensors(physics, BANDS, free)
+    for leaf in jax.tree.leaves(nnx.state(sensors, nnx.Param)):
+        assert leaf.size in (49, 10)
+    for key, sensor in sensors(model).items():
+        y = jax.random.normal(jax.random.key(1), model[key](x).shape)
+        np.testing.assert_allclose(jnp.vdot(sensor.see(x), y), jnp.vdot(x, sensor.back(y)), rtol=1e-4)
+        if physics == "exact":
+            np.testing.assert_array_equal(sensor.see(x), model[key](x))
+
+
+def test_learned_responses_start_as_means_and_keep_the_phase() -> None:
+    x, model = scene(Grid.nested(3))
+    seen = {key: sensor.see(x) for key, sensor in Sensors("learned", BANDS, free)(model).items()}
+    np.testing.assert_allclose(seen["guide"], jnp.repeat(x.mean(-1, keepdims=True), 2, -1), atol=1e-6)
+    np.testing.assert_allclose(seen["lr"], x.reshape(2, 8, 3, 6, 3, 5).mean((2, 4)), atol=1e-6)
+    moved = Sensors("learned", BANDS, free)(scene(Grid(3, (0, 2)))[1])["lr"].see(x)
+    shifted = jnp.roll(x, (1, -1), (1, 2)).reshape(2, 8, 3, 6, 3, 5).mean((2, 4))
+    np.testing.assert_allclose(moved[:, 1:, :-1], shifted[:, 1:, :-1], atol=1e-6)
+
+
+def test_free_convolutions_are_those_of_the_paper() -> None:
+    x, model = scene(Grid.nested(3))
+    sensors = Sensors("free", BANDS, free)
+    assert sensors.model(model) is None
+    np.testing.assert_array_equal(sensors(model)["lr"].see(x), free()["lr"][0](x))
+    np.testing.assert_array_equal(sensors(model)["guide"].back(x[..., :2]), free()["guide"][1](x[..., :2]))
+    with pytest.raises(InputError, match="exact, learned, free"):
+        Sensors("true", BANDS, free)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("grid", [Grid(2, (1, 0)), Grid.nested(3), Grid.nested(4)], ids=str)
+def test_consistent_products_show_what_was_seen(grid) -> None:
+    truth, model = scene(grid, grid.ratio / 2.4)
+    observation = model(truth)
+    start = jnp.full_like(truth, 0.3)
+    product = jax.jit(consistent)(start, observation, model)
+    for key, image in observation.items():
+        assert float(relative_residual(model[key](product), image).max()) < 1e-3
+    np.testing.assert_allclose(consistent(truth, observation, model), truth, atol=1e-6)
+    assert float(jnp.sum((product - start) ** 2)) <= float(jnp.sum((truth - start) ** 2))
+    unknown = dataclasses.replace(model, operators={"lr": model["lr"], "guide": None})
+    assert (
+        float(relative_residual(model["lr"](consistent(start, observation, unknown)), observation["lr"]).max()) < 1e-3
+    )
+
+
+def test_finish_reports_what_was_made() -> None:
+    truth, model = scene(Grid.nested(3))
+    observation = model(truth)
+    estimates = [0.5 * truth, 0.9 * truth]
+    np.testing.assert_array_equal(finish(estimates, observation, model), estimates[-1])
+    report = finish(estimates, observation, model, stages=True, exact=True, steps={"step": jnp.ones(2)})
+    assert report.estimates.shape == (3, *truth.shape)
+    np.testing.assert_allclose(report.residuals["lr"][:2], [[0.5, 0.5], [0.1, 0.1]], atol=1e-5)
+    assert float(report.residuals["guide"][2].max()) < 1e-3
+    np.testing.assert_array_equal(report.product, report.estimates[-1])

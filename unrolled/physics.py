@@ -1,0 +1,86 @@
+"""What an unrolled network takes for its sensors: the observation model, responses that it learns, or convolutions.
+
+Published networks seldom keep the physics: most let free convolutions stand for the responses of the sensors and for
+their adjoints. Here that is one choice of every network:
+
+    "exact"    the operators of the observation model and their adjoints
+    "learned"  a PSF and a spectral response that are parameters, and the adjoints that follow from them
+    "free"     the convolutions of the paper, one for a response and another one for its adjoint
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple, get_args
+
+from flax import nnx
+from jax import Array
+
+from jfusion.catalogue import Bands
+from jfusion.errors import InputError
+from jfusion.layers.responses import LearnedPsf, LearnedSrf
+from jfusion.operators import Grid, ObservationModel
+
+Physics = Literal["exact", "learned", "free"]
+
+
+class Sensor(NamedTuple):
+    """``see`` an image as one sensor does, and lead what it saw ``back``, by the adjoint or by what stands for it."""
+
+    see: Callable[[Array], Array]
+    back: Callable[[Array], Array]
+
+
+class LearnedResponses(nnx.Module):
+    """An observation model whose PSF and spectral response are parameters.
+
+    They start as the mean over a low-resolution pixel and as the mean over all bands; nothing constrains them.
+    """
+
+    def __init__(self, bands: Bands) -> None:
+        self.psf = LearnedPsf(Grid.nested(bands.ratio), "free", size=2 * bands.ratio + 1)
+        self.srf = LearnedSrf(bands, "free")
+
+    def __call__(self, model: ObservationModel) -> ObservationModel:
+        """``model`` with the learned operators in place of its own; of its own only the geometry counts."""
+        spatial = dataclasses.replace(self.psf(), phase=model.grid.phase)
+        return model.replace(operators={"lr": spatial, "guide": self.srf()})
+
+
+class Sensors(nnx.Module):
+    """The two sensors of a network.
+
+    Args:
+        physics: see the module.
+        bands: of the pair.
+        free: builds the paper's convolutions, ``{"lr": (see, back), "guide": (see, back)}``; called only where
+            ``physics`` is "free".
+
+    Raises:
+        InputError: no such physics.
+    """
+
+    def __init__(
+        self, physics: Physics, bands: Bands, free: Callable[[], Mapping[str, tuple[nnx.Module, nnx.Module]]]
+    ) -> None:
+        if physics not in get_args(Physics):
+            raise InputError(f"physics must be one of {', '.join(get_args(Physics))}, but is {physics!r}.")
+        self.learned = LearnedResponses(bands) if physics == "learned" else None
+        self.free = nnx.Dict({k: nnx.List(pair) for k, pair in free().items()}) if physics == "free" else None
+
+    def model(self, model: ObservationModel) -> ObservationModel | None:
+        """The linear operators behind `__call__`, such as for `unrolled.stages.on_coefficients`; None if free."""
+        return None if self.free is not None else model if self.learned is None else self.learned(model)
+
+    def __call__(self, model: ObservationModel) -> dict[str, Sensor]:
+        """The sensors by key of the observation.
+
+        Raises:
+            InputError: the physics is exact, but an operator is not known.
+        """
+        if self.free is not None:
+            return {key: Sensor(*pair) for key, pair in self.free.items()}
+        operators = self.model(model)
+        assert operators is not None
+        return {key: Sensor(operators[key], operators[key].T) for key in ("lr", "guide")}
