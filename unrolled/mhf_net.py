@@ -17,6 +17,7 @@ and B for the pair at hand, so that one network serves many sensors.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,7 @@ from jfusion.layers.conv import Conv, conv, conv_transpose
 from jfusion.layers.init import tf_truncated_normal
 from jfusion.operators import Observation, ObservationModel
 from jfusion.tasks import SPATIOSPECTRAL
-from unrolled.stages import Stages, finish
+from unrolled.stages import Options, Stages, finish
 
 GUIDE_SCALE = 0.1
 """The guide enters the up-samplers divided by ten."""
@@ -249,7 +250,7 @@ class MHFNet(nnx.Module):
         )
         return product, estimates, predicted, last
 
-    def __call__(self, observation: Observation, model: ObservationModel, **options: bool) -> Array | Stages:
+    def __call__(self, observation: Observation, model: ObservationModel, **options: Unpack[Options]) -> Array | Stages:
         """The product ``(batch, height, width, band)``, or what ``options`` ask of `unrolled.stages.finish`."""
         product, estimates, predicted, _ = self.solve(observation)
         return finish([predicted, *estimates, product], observation, model, **options)
@@ -300,7 +301,7 @@ class BMHFNet(nnx.Module):
         product, estimates, last = self.solution(predicted, spectra, lambda x: response(x) - lr, enlarge)
         return product, estimates, predicted, last
 
-    def __call__(self, observation: Observation, model: ObservationModel, **options: bool) -> Array | Stages:
+    def __call__(self, observation: Observation, model: ObservationModel, **options: Unpack[Options]) -> Array | Stages:
         """The product ``(batch, height, width, band)``, or what ``options`` ask of `unrolled.stages.finish`.
 
         Raises:

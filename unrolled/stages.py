@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -230,7 +230,7 @@ class Stages(NamedTuple):
 def consistent(
     product: Array, observation: Observation, model: ObservationModel, *, steps: int = 200, tolerance: float = 1e-5
 ) -> Array:
-    """The nearest image to ``product`` in which every sensor sees what it saw: least ``|x - product|``, ``A_k x = y_k``.
+    """The nearest image to ``product`` in which every sensor sees what it saw: least ``|x - p|``, all ``A_k x = y_k``.
 
     Conjugate gradients on the correction, which stay in the span of the adjoints and so approach its smallest form.
     Where noise keeps the images from agreeing, the result is a least-squares one, and fits the noise.
@@ -253,32 +253,42 @@ def consistent(
     return product + conjugate_gradient(normal, missing, steps=steps, tolerance=tolerance)[0]
 
 
+class Options(TypedDict, total=False):
+    """What a call of an unrolled network may ask for.
+
+    Attributes:
+        stages: a `Stages` instead of the product alone.
+        exact: a product that is `consistent` with the observation.
+    """
+
+    stages: bool
+    exact: bool
+
+
 def finish(
     estimates: Sequence[Array] | Array,
     observation: Observation,
     model: ObservationModel,
-    *,
-    stages: bool = False,
-    exact: bool = False,
     steps: Mapping[str, Array] | None = None,
+    **options: Unpack[Options],
 ) -> Array | Stages:
-    """What an unrolled network returns: its last estimate, or with ``stages`` all that it did.
+    """What an unrolled network returns: its last estimate, or what the options ask for.
 
     Args:
         estimates: of every stage, each ``(batch, height, width, band)``.
         observation: what the sensors gave.
         model: the residuals are those of its known operators.
-        stages: whether a `Stages` is wanted.
-        exact: whether the product is made `consistent` with the observation first.
         steps: for `Stages`.
+        options: see `Options`.
     """
-    product = consistent(estimates[-1], observation, model) if exact else estimates[-1]
-    if not stages:
-        return product
-    made = jnp.stack([*estimates, product]) if exact else jnp.stack([*estimates])
+    made = [*estimates]
+    if options.get("exact"):
+        made.append(consistent(made[-1], observation, model))
+    if not options.get("stages"):
+        return made[-1]
     known = [k for k, operator in model.operators.items() if operator is not None]
-    residuals = {k: relative_residual(model[k](made), observation[k]) for k in known}
-    return Stages(product, made, residuals, dict(steps or {}))
+    residuals = {k: relative_residual(model[k](jnp.stack(made)), observation[k]) for k in known}
+    return Stages(made[-1], jnp.stack(made), residuals, dict(steps or {}))
 
 
 def run_stages(

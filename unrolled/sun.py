@@ -20,6 +20,8 @@ any number of bands, any ratio and any sensor.
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -31,7 +33,7 @@ from jfusion.classical.hypersharpening import known_response, shared_response, s
 from jfusion.classical.subspace import noise_variance, posterior_mean
 from jfusion.operators import Observation, ObservationModel, upsample
 from jfusion.tasks import SPATIOSPECTRAL
-from unrolled.stages import Basis, Convolutions, Stages, finish, run_stages, spectral_step
+from unrolled.stages import Basis, Convolutions, Options, Stages, finish, run_stages, spectral_step
 
 NEGLIGIBLE = 1e-6
 """Smallest variance of a component or of the guide's noise, as a share of the image's, that float32 can tell."""
@@ -138,7 +140,7 @@ class SUN(nnx.Module):
         self.stages = nnx.List([Stage(window, width, depth, rngs) for _ in range(stages)])
 
     def __call__(
-        self, observation: Observation, model: ObservationModel, *, scan: bool = False, **options: bool
+        self, observation: Observation, model: ObservationModel, *, scan: bool = False, **options: Unpack[Options]
     ) -> Array | Stages:
         """The product ``(batch, height, width, band)``, or what ``options`` ask of `unrolled.stages.finish`.
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, SupportsIndex
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jfusion.data.simulate import Simulation, cut
@@ -93,7 +94,7 @@ def crops(data: Simulation, patch: int, seed: int = 0) -> Crops:
 Turn = tuple[bool, bool, bool]
 """Whether rows and columns change places, and whether rows, and columns, are then mirrored."""
 
-TURNS: tuple[Turn, ...] = tuple(itertools.product((False, True), repeat=3))
+TURNS: tuple[Turn, ...] = tuple(itertools.product((False, True), (False, True), (False, True)))
 
 
 def turned(data: Simulation, turn: Turn) -> Simulation | None:
@@ -118,7 +119,7 @@ def turned(data: Simulation, turn: Turn) -> Simulation | None:
     def view(image: Any) -> Any:
         scale = image.shape[1] // (data.target.shape[1] // grid.ratio)
         image = np.asarray(image).swapaxes(1, 2) if transpose else np.asarray(image)
-        axes = [1 + axis for axis in range(2) if mirrored[axis]]
+        axes = tuple(1 + axis for axis in range(2) if mirrored[axis])
         return np.flip(image, axes)[tuple(parts[scale])]
 
     return data._replace(observation=jax.tree.map(view, data.observation), target=view(data.target))
@@ -133,7 +134,8 @@ def symmetries(model: ObservationModel) -> tuple[Turn, ...]:
     spatial = dataclasses.replace(spatial, boundary="circular")
     profile = spatial.psf[0]
     side, bands = 2 * reach + 2, profile.shape[-1] if profile.ndim > 1 else 1
-    target = np.random.default_rng(0).random((1, side * model.ratio, side * model.ratio, bands), np.float32)
+    shape = (1, side * model.ratio, side * model.ratio, bands)
+    target = jnp.asarray(np.random.default_rng(0).random(shape, np.float32))
     seen = Simulation({"lr": spatial(target)}, model, target)
     inner = slice(reach, -reach)
 
