@@ -24,27 +24,37 @@ REGIONS: dict[str, tuple[Region, Region]] = {
 """Where networks learn and where they are judged, by scene; a few rows or columns lie between."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """A pair that is judged and one to learn from.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A pair that systems are judged on.
 
     Attributes:
-        test, learn: pairs with truth of disjoint regions.
-        outline: metadata of the truth that is judged.
-        protocol: how both were made, JSON values.
-        data_range: full scale of the metrics, in the scene's units.
+        name: for tables and folders.
+        test: the pair with its truth.
+        outline: metadata of the truth.
+        protocol: how the pair was made, JSON values.
+        data_range: full scale of the metrics, in the truth's units.
+        unit: of the truth, in words.
     """
 
+    name: str
     test: Simulation
-    learn: Simulation
     outline: Scene
     protocol: dict[str, Any]
     data_range: float
+    unit: str = "reflectance"
 
     @property
     def reference(self) -> np.ndarray:
         """The truth, ``(height, width, band)``."""
         return np.asarray(self.test.target[0])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Place(Judged):
+    """A pair that is judged, and one of a disjoint region to learn from."""
+
+    learn: Simulation
 
 
 def place(name: str, protocol: Protocol, learn: Region | None = None, judge: Region | None = None) -> Place:
@@ -84,7 +94,10 @@ def place(name: str, protocol: Protocol, learn: Region | None = None, judge: Reg
                 "crop": judge, "data_range": 1.0}  # fmt: skip
     outline = dataclasses.replace(outline, scale=1.0, offset=0.0, nodata=None, mask=None)
     outline = outline.crop(slice(*judge[:2]), slice(*judge[2:]))
-    return Place(test, seen, outline, {**made, "learn": learn}, made["data_range"])
+    return Place(
+        name=name, test=test, learn=seen, outline=outline, protocol={**made, "learn": learn},
+        data_range=made["data_range"],
+    )  # fmt: skip
 
 
 def _known() -> str:

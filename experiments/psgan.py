@@ -2,14 +2,18 @@
 
     python -m experiments.psgan --sizes compact --patch 32 --steps 5000 --out runs/psgan
 
-The release trains 50 epochs of 53,857 patches of 128 x 128 pixels on QuickBird at ratio 4, 32 a batch.
+The release trains 50 epochs of 53,857 patches of 128 x 128 pixels on QuickBird at ratio 4, 32 a batch. There is no
+builder for its data; PanCollection has QuickBird too, in patches of 64 x 64 pixels, degraded by MTF-matched Gaussians
+and not by bilinear interpolation.
 """
 
 from pathlib import Path
 
 from experiments.runner import Experiment, main
+from jfusion.data.simulate import Protocol
 
-EXPERIMENT = Experiment(data="landsat8_liverpool", out=Path("runs/psgan"))
+PAPER = Experiment(data="pancollection_qb", protocol=Protocol(ratio=4), out=Path("runs/psgan_qb"))
+EXPERIMENT = Experiment(data="landsat8_momotombo", out=Path("runs/psgan"))
 
 if __name__ == "__main__":
-    main("psgan", EXPERIMENT)
+    main("psgan", PAPER, EXPERIMENT)

@@ -1,41 +1,49 @@
 """What all experiment scripts share: settings, the run, and the report.
 
-    python -m experiments.mhf_net --data jasper_ridge --steps 2000 --out runs/mhf
+    python -m experiments.mhf_net --steps 2000 --out runs/mhf
+    python -m experiments.mhf_net --data jasper_ridge
     python -m experiments.mhf_net --smoke
 
-A run simulates a pair from one region of the scene and, for networks, training data from another; it makes the system
-ready, compares it with the trivial baseline and classical systems under the same protocol, and writes
-``experiment.json`` (settings, versions, revision), ``results.json``, the products, ``index.html`` and ``training``,
-from whose checkpoints a run that was stopped goes on.
+A run takes the paper's data set and protocol where its files are there, and an embedded scene otherwise. It makes the
+system ready on the split or region to learn from, judges it on every image that it has not seen, beside the trivial
+baseline and classical systems under the same protocol, and writes ``experiment.json`` (settings, versions, revision),
+``results.json`` (a row for each image and system), the products, ``index.html`` and, for networks, the weights and
+``training``, from whose checkpoints a run that was stopped goes on.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from experiments.places import place
+from experiments.datasets import Benchmark, benchmark, parted
+from experiments.places import Judged, place
 from jfusion import catalogue
 from jfusion.catalogue import Fitted, Trained
-from jfusion.data.patches import hold_out
+from jfusion.data import builders, scenes
 from jfusion.data.simulate import Protocol, Region
 from jfusion.demo import JASPER, facts
 from jfusion.errors import InputError
 from jfusion.files import check_output, replaced
 from jfusion.inference.evaluate import CONVENTIONS
-from jfusion.report.compare import Contest, rows_of, stage_views
+from jfusion.inference.run import trained
+from jfusion.progress import bar
+from jfusion.report.compare import Contest, Trial, rows_of, stage_views
 from jfusion.report.content import SceneSection
 from jfusion.report.environment import environment
 from jfusion.report.page import write_page
-from jfusion.report.results import table, write_results
+from jfusion.report.results import Row, table, write_results
 from jfusion.tasks import spatiospectral_task
+from jfusion.training import weights
+from jfusion.training.loop import Network
 
 RIVALS = {
     "pansharpening": ("cubic", "gsa", "mtf_glp_cbd", "fuse"),
@@ -44,9 +52,11 @@ RIVALS = {
 }
 """The trivial baseline and the classical systems that stand in every table, by task."""
 
-
 SHOWN = ("PSNR", "SAM", "ERGAS", "Q2n")
 """Metrics of the table on the terminal; the page and results.json have all."""
+
+PICTURED = 2
+"""Images of a data set that the page shows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,15 +64,21 @@ class Experiment:
     """Settings of a run.
 
     Attributes:
-        data: embedded scene: a hyperspectral image as the truth, or a multispectral pair one ratio lower.
+        data: embedded scene (a hyperspectral image as the truth, or a multispectral pair one ratio lower), or a data
+            set of `jfusion.data.builders`, such as cave/mhf.
         protocol: how a pair is made of a hyperspectral image.
         learn, judge: regions (first row, end row, first column, end column) of the truth; the scene's own by default.
+            Of a data set, regions of every image, all of it by default.
+        blind: whether PSF and SRF are kept from the systems that are judged, which then estimate them.
         sizes: the paper's network, or a smaller one that trains within minutes on two cores.
         steps: optimiser steps, the paper's by default.
         patch, batch: of training, the paper's by default.
+        turn: turn and mirror patches at random, also where the paper does not.
+        pace: for runs much shorter than the paper's, see `jfusion.training.loop.train`.
         budget: seconds after which training or fitting ends.
         seed: of parameters and patches.
-        validate: share of the rows to learn from that choose the best step instead; 0 for the last step.
+        validate: share of the rows or images to learn from that choose the best step instead, where the data set has no
+            split for that; 0 for the last step.
         resume: go on with the training that ``out`` holds; it is refused where settings have changed.
         out: folder of the results.
         smoke: everything tiny and the trivial baseline alone, within a minute: does it run?
@@ -72,10 +88,13 @@ class Experiment:
     protocol: Protocol = JASPER
     learn: Region | None = None
     judge: Region | None = None
+    blind: bool = False
     sizes: Literal["paper", "compact", "tiny"] = "paper"
     steps: int | None = None
     patch: int | None = None
     batch: int | None = None
+    turn: bool = False
+    pace: float | None = None
     budget: float | None = None
     seed: int = 0
     validate: float = 0.15
@@ -83,9 +102,17 @@ class Experiment:
     out: Path = Path("runs/experiment")
     smoke: bool = False
 
+    @property
+    def embedded(self) -> bool:
+        """Whether the data are a scene that comes with jfusion."""
+        return self.data in scenes.names()
+
     def tiny(self) -> Experiment:
         """The same with everything small."""
-        learn, judge = (0, 32, 0, 32), (0, 32, 52, 84)
+        side = max(32, 2 * self.protocol.ratio)
+        learn, judge = (0, side, 0, side), (0, side, 0, side)
+        if self.embedded:
+            learn, judge = (0, 32, 0, 32), (0, 32, 52, 84)
         return dataclasses.replace(
             self, learn=learn, judge=judge, sizes="tiny", steps=20, patch=16, batch=2, validate=0
         )
@@ -119,10 +146,66 @@ def settings(experiment: Experiment, name: str) -> dict[str, Any]:
             "steps": experiment.steps,
             "patch": experiment.patch,
             "batch": experiment.batch,
+            "turn": experiment.turn or None,
+            "pace": experiment.pace,
             "folder": experiment.out / "training",
             "resume": experiment.resume,
         }
     raise InputError(f"{name} is classical: there is nothing to train or fit.")
+
+
+def ground(experiment: Experiment, learns: bool) -> Benchmark:
+    """The scene or data set of an experiment; see `experiments.places.place` and `experiments.datasets.benchmark`."""
+    data, protocol, learn, judge = experiment.data, experiment.protocol, experiment.learn, experiment.judge
+    if experiment.embedded:
+        where = place(data, protocol, learn, judge)
+        return Benchmark([where], where.learn)
+    return benchmark(data, protocol, learn, judge, learns=learns, few=experiment.smoke)
+
+
+def make_network(experiment: Experiment, name: str, where: Benchmark) -> tuple[Network, str]:
+    """The network that the experiment trains, and a sentence that says where its parameters come from."""
+    learn, validation = where.learn, where.validation
+    assert learn is not None
+    if not experiment.validate:
+        validation = None
+    elif validation is None:
+        learn, validation = parted(learn, experiment.validate)
+    with bar(f"{experiment.data}: {name} learns") as progress:
+        return trained(
+            catalogue.get(name), learn.observation, learn.model, data=learn, validation=validation, progress=progress,
+            **settings(experiment, name),
+        )  # fmt: skip
+
+
+def contest_on(image: Judged, blind: bool) -> Contest:
+    """The contest on one image, with or without its PSF and SRF."""
+    model, protocol = image.test.model, image.protocol
+    if blind:
+        model = model.replace(operators=dict.fromkeys(model.operators))
+        protocol = {**protocol, "model": "PSF and SRF estimated from the pair"}
+    return Contest(
+        image.name, image.test.observation, model, image.outline, protocol, image.reference,
+        data_range=image.data_range,
+    )  # fmt: skip
+
+
+def means(rows: Sequence[Row]) -> list[Row]:
+    """A row for each system with the means over all scenes of its metrics and seconds, and the largest memory."""
+    return [_mean([row for row in rows if row.system == name]) for name in dict.fromkeys(row.system for row in rows)]
+
+
+def _mean(rows: Sequence[Row]) -> Row:
+    if len(rows) == 1:
+        return rows[0]
+    memory = [row.peak_memory_mib for row in rows if row.peak_memory_mib is not None]
+    return dataclasses.replace(
+        rows[0],
+        scene=f"mean of {len(rows)} images",
+        metrics={name: float(np.mean([row.metrics[name] for row in rows])) for name in rows[0].metrics},
+        seconds=float(np.mean([row.seconds for row in rows])),
+        peak_memory_mib=max(memory, default=None),
+    )
 
 
 def run(experiment: Experiment, name: str, published: Mapping[str, str] | None = None) -> Path:
@@ -134,67 +217,141 @@ def run(experiment: Experiment, name: str, published: Mapping[str, str] | None =
         published: what the paper reports, by its setting; printed beside ours.
 
     Raises:
-        InputError: no such scene, regions that do not fit it, or the output cannot be written.
+        InputError: no such scene or data set, files of it are missing, regions that do not fit, or the output cannot
+            be written.
     """
     if experiment.smoke:
         experiment = experiment.tiny()
     folder = experiment.out
     folder.mkdir(parents=True, exist_ok=True)
     check_output(folder / "index.html", overwrite=True)
-    where = place(experiment.data, experiment.protocol, experiment.learn, experiment.judge)
-    test, learn, outline = where.test, where.learn, where.outline
-    training = settings(experiment, name)
-    if "folder" in training and experiment.validate:
-        learn, training["validation"] = hold_out(learn, experiment.validate)
-    contest = Contest(
-        experiment.data, test.observation, test.model, outline, where.protocol, where.reference, learn,
-        where.data_range,
-    )  # fmt: skip
-    task = spatiospectral_task(test.observation["lr"].shape[-1], test.observation["guide"].shape[-1])
-    trials = {
-        rival: contest.try_system(rival, folder) for rival in RIVALS[task.name][: 1 if experiment.smoke else None]
-    }
-    trials[name] = contest.try_system(name, folder, **training)
-    network = trials[name].run.network
-    unrolled = network is not None and catalogue.get(name).family == "unrolled"
-    rows = rows_of(trials)
+    learns, options = isinstance(catalogue.get(name).method, Trained), settings(experiment, name)
+    where = ground(experiment, learns)
+    network, note = make_network(experiment, name, where) if learns else (None, "")
+    if network is not None:
+        options = {"weights": folder / "weights.safetensors"}
+        weights.save(options["weights"], network)
+    rows: list[Row] = []
+    sections: list[SceneSection] = []
+    for image in where.judged:
+        trials = trials_on(image, experiment, name, options, note)
+        rows += rows_of(trials)
+        if len(sections) < PICTURED:
+            sections.append(section_of(experiment, name, image, trials, network))
+    return report(experiment, name, rows, sections, published or {})
+
+
+def trials_on(
+    image: Judged, experiment: Experiment, name: str, options: Mapping[str, Any], note: str
+) -> dict[str, Trial]:
+    """The rivals and the system on one image; the note is added to the system's row."""
+    contest = contest_on(image, experiment.blind)
+    task = spatiospectral_task(*(contest.observation[key].shape[-1] for key in ("lr", "guide")))
+    rivals = RIVALS[task.name][: 1 if experiment.smoke else None]
+    trials = {rival: contest.try_system(rival, experiment.out) for rival in rivals}
+    trial = contest.try_system(name, experiment.out, **options)
+    row = dataclasses.replace(trial.row, note="; ".join(filter(None, (trial.row.note, note))))
+    return {**trials, name: dataclasses.replace(trial, row=row)}
+
+
+def report(
+    experiment: Experiment,
+    name: str,
+    rows: Sequence[Row],
+    sections: Sequence[SceneSection],
+    published: Mapping[str, str],
+) -> Path:
+    """Writes the results and the page, prints the table, and returns the page's path.
+
+    Args:
+        experiment, name, published: see `run`.
+        rows: of all images and systems.
+        sections: of the images that are shown; the first one gets the means.
+    """
+    folder, title = experiment.out, experiment.data
     write_results(folder / "results.json", rows)
-    record = {"system": name, "experiment": dataclasses.asdict(experiment), "revision": revision(), **environment()}
+    record = {
+        "system": name,
+        "experiment": dataclasses.asdict(experiment),
+        "revision": revision(),
+        "environment": environment(),
+    }
     with replaced(folder / "experiment.json") as temporary:
         temporary.write_text(json.dumps(record, indent=2, default=str) + "\n")
-    title = catalogue.get(name).title
-    section = SceneSection(
-        title=experiment.data,
-        text="".join(f"Published, {setting}: {numbers}. " for setting, numbers in (published or {}).items()),
-        facts=facts(outline, ratio=test.model.ratio, sizes=experiment.sizes, seed=experiment.seed),
-        inputs={key: np.asarray(image[0]) for key, image in test.observation.items()},
-        rgb=outline.rgb_bands(),
-        products={key: trial.product for key, trial in trials.items()},
-        reference=where.reference,
-        wavelengths=outline.wavelengths,
-        rows=rows,
-        stages=stage_views(network, test.observation, test.model) if unrolled and network is not None else (),
-        stages_system=name if unrolled else "",
-        downloads=[(key, trial.row.product) for key, trial in trials.items()],
-        unit="reflectance",
-    )
+    claims = [f"{setting}: {numbers}" for setting, numbers in published.items()]
+    text = "".join(f"Published, {claim}. " for claim in claims)
+    if (count := len({row.scene for row in rows})) > 1:
+        title = f"{experiment.data}, mean of {count} images"
+        text = f"The table has the means over {count} images; the pictures show {sections[0].title}. {text}"
+        print(f"{title}:")
+    first = dataclasses.replace(sections[0], title=title, text=text, rows=means(rows))
     page = folder / "index.html"
-    lead = f"Seed {experiment.seed}; the judged region and the region to learn from do not overlap."
-    write_page(page, title, lead, [section], CONVENTIONS, environment())
+    lead = f"Seed {experiment.seed}; nothing was learned from what is judged."
+    write_page(page, catalogue.get(name).title, lead, [first, *sections[1:]], CONVENTIONS, environment())
     from rich.console import Console
 
-    Console().print(table(rows, SHOWN))
-    for setting, numbers in (published or {}).items():
-        print(f"published, {setting}: {numbers}")
+    Console().print(table(means(rows), SHOWN))
+    for claim in claims:
+        print(f"published, {claim}")
     return page
 
 
-def main(name: str, default: Experiment, published: Mapping[str, str] | None = None) -> None:
-    """The command line of a script: every setting is an option."""
+def section_of(
+    experiment: Experiment, name: str, image: Judged, trials: Mapping[str, Trial], network: Network | None
+) -> SceneSection:
+    """What the page says about one image."""
+    test, outline = image.test, image.outline
+    unrolled = network is not None and catalogue.get(name).family == "unrolled"
+    return SceneSection(
+        title=image.name,
+        text="",
+        facts=facts(outline, ratio=test.model.ratio, sizes=experiment.sizes, seed=experiment.seed),
+        inputs={key: np.asarray(observed[0]) for key, observed in test.observation.items()},
+        rgb=outline.rgb_bands(),
+        products={key: trial.product for key, trial in trials.items()},
+        reference=image.reference,
+        wavelengths=outline.wavelengths,
+        rows=rows_of(trials),
+        stages=stage_views(network, test.observation, trials[name].run.model) if unrolled and network else (),
+        stages_system=name if unrolled else "",
+        downloads=[(key, trial.row.product) for key, trial in trials.items()],
+        unit=image.unit,
+    )
+
+
+def chosen(data: str | None, paper: Experiment, embedded: Experiment) -> tuple[Experiment, str]:
+    """The settings that the command line starts from, and what to tell about that.
+
+    Those of the paper serve every data set, those with an embedded scene every scene. Where none is named, it is the
+    paper's data set if its files are there.
+    """
+    if data is not None:
+        return (embedded if data in scenes.names() else paper), ""
+    try:
+        builders.check(paper.data)
+    except InputError as absent:
+        return embedded, f"The paper's data set is {paper.data}. {absent} Going on with the embedded {embedded.data}."
+    return paper, ""
+
+
+def main(name: str, paper: Experiment, embedded: Experiment, published: Mapping[str, str] | None = None) -> None:
+    """The command line of a script: every setting is an option.
+
+    Args:
+        name: of the system.
+        paper: settings with the data set and the protocol of its paper.
+        embedded: settings with a scene that comes with jfusion.
+        published: see `run`.
+    """
     from jfusion.cli import answered, use_all_cores
 
     use_all_cores()
     import tyro
 
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--data")
+    default, told = chosen(first.parse_known_args()[0].data, paper, embedded)
     experiment = tyro.cli(Experiment, default=default, prog=f"python -m experiments.{name}")
+    if told:
+        print(told, file=sys.stderr)
     sys.exit(answered(lambda: print(run(experiment, name, published))))

@@ -23,7 +23,7 @@ from jfusion.operators import (
     gaussian_psf,
     mtf_psf,
 )
-from jfusion.operators.psf import FWHM_PER_SIGMA, Profiles
+from jfusion.operators.psf import FWHM_PER_SIGMA, Profiles, gaussian_profile, mtf_sigma
 from jfusion.operators.spatial import Boundary, check_boundary
 
 Kernel = Literal["gaussian", "mtf", "box"]
@@ -41,6 +41,8 @@ class Protocol:
         kernel: "gaussian" with a full width at half maximum of `width` low-resolution pixels, "mtf" with a gain of
             `width` at the low-resolution Nyquist frequency, or "box" (`width` is not used).
         width: see `kernel`.
+        taps: a side of a Gaussian or MTF kernel, cut off and made to sum to one; None for three standard deviations to
+            each side. An even number is symmetric about centres between two pixels, an odd one about pixels.
         centre: of the first low-resolution pixel on the high-resolution grid; None for nested grids.
         boundary: of the blur, see `jfusion.operators.Blur`.
         guide_sensor: name in `jfusion.sensors` whose spectral response makes the guide.
@@ -55,6 +57,7 @@ class Protocol:
     ratio: int
     kernel: Kernel = "gaussian"
     width: float = 1.0
+    taps: int | None = None
     centre: tuple[float, float] | None = None
     boundary: Boundary = "circular"
     guide_sensor: str = "landsat8_oli"
@@ -75,6 +78,11 @@ class Protocol:
             raise InputError(
                 f"the width of a {self.kernel} kernel must be positive (below 1 for an MTF gain), but is {self.width}."
             )
+        if self.taps is not None and (self.taps < 1 or self.kernel == "box"):
+            raise InputError(
+                f"taps must be a positive number for a Gaussian or MTF kernel, but are {self.taps} for a {self.kernel} "
+                "kernel; a box has as many as the ratio."
+            )
 
     @property
     def grid(self) -> Grid:
@@ -84,9 +92,14 @@ class Protocol:
     @property
     def psf(self) -> Profiles:
         """The point spread function."""
-        if self.kernel == "gaussian":
-            return gaussian_psf(self.width * self.ratio / FWHM_PER_SIGMA, self.grid)
-        return mtf_psf(self.width, self.grid) if self.kernel == "mtf" else box_psf(self.grid)
+        if self.kernel == "box":
+            return box_psf(self.grid)
+        gaussian = self.kernel == "gaussian"
+        sigma = self.width * self.ratio / FWHM_PER_SIGMA if gaussian else mtf_sigma(self.width, self.ratio)
+        if self.taps is None:
+            return gaussian_psf(sigma, self.grid)
+        down, across = (gaussian_profile(sigma, self.taps, shift) for shift in self.grid.shift)
+        return down, across
 
     @property
     def spatial(self) -> SpatialResponse:

@@ -75,7 +75,7 @@ def trained(
                 f"say --system {network.system.name}."
             )
         return network, f"weights of {weights.name}"
-    where = "on another region" if data is not None else "on the pair itself by Wald's protocol"
+    where = "on pairs with truth" if data is not None else "on the pair itself by Wald's protocol"
     result = train(system, reduce(observation, model) if data is None else data, progress=progress, **settings)
     note = f"trained {where}: {result.steps} steps in {result.seconds:.0f} s"
     return (result.network, note) if result.best is None else (result.best, f"{note}, the best by validation taken")

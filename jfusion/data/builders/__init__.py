@@ -69,6 +69,18 @@ def builder(data: str | Dataset, data_dir: str | Path | None = None) -> Any:
     return builder_class(dataset)(data_dir=_root(data_dir), config=protocol, file_format="array_record")
 
 
+def check(data: str | Dataset, data_dir: str | Path | None = None, manual_dir: str | Path | None = None) -> None:
+    """Makes sure that a data set is prepared, or that all files to prepare it from are there; the arguments of `load`.
+
+    Raises:
+        InputError: no such data set or protocol, or files are missing (the message says what to get, from whom, under
+            which licence, and where to put it).
+    """
+    dataset, protocol = _resolved(data)
+    if not ((_root(data_dir) / dataset.name / protocol).exists() and builder(data, data_dir).data_path.exists()):
+        dataset.find(_manual(data_dir, manual_dir) / dataset.name, protocol)
+
+
 def load(
     data: str | Dataset, split: str, data_dir: str | Path | None = None, manual_dir: str | Path | None = None
 ) -> Any:
@@ -98,7 +110,7 @@ def load(
     import tensorflow_datasets as tfds
 
     if not prepared.data_path.exists():
-        manual = _root(data_dir) / "downloads" / "manual" if manual_dir is None else Path(manual_dir)
+        manual = _manual(data_dir, manual_dir)
         dataset.find(manual / dataset.name, protocol)
         with contextlib.redirect_stdout(sys.stderr):
             prepared.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual))
@@ -112,6 +124,10 @@ def _resolved(data: str | Dataset) -> tuple[Dataset, str]:
     if protocol not in dataset.protocols:
         raise InputError(f"{name} has no protocol {protocol!r}; it has {', '.join(dataset.protocols)}.")
     return dataset, protocol
+
+
+def _manual(data_dir: str | Path | None, manual_dir: str | Path | None) -> Path:
+    return _root(data_dir) / "downloads" / "manual" if manual_dir is None else Path(manual_dir)
 
 
 def _root(data_dir: str | Path | None) -> Path:

@@ -64,6 +64,8 @@ class Dataset:
             the maximum of the image.
         wavelengths: band centres in nm of the image with the spectrum, None if they are not published with the data.
         scale, offset: physical value = scale * number + offset, by role and band, where they are known.
+        sensor: in `jfusion.sensors`, whose first multispectral bands are those of `lr`; None if it has no table.
+        centre: (row, column) of `guide` on which the centre of the first pixel of `lr` falls; None for nested grids.
     """
 
     name: str
@@ -79,6 +81,8 @@ class Dataset:
     wavelengths: tuple[float, ...] | None = None
     scale: Mapping[str, float | list[float]] | None = None
     offset: Mapping[str, float | list[float]] | None = None
+    sensor: str | None = None
+    centre: tuple[float, float] | None = None
 
     @property
     def manual(self) -> bool:

@@ -130,10 +130,16 @@ class PairFiles:
     """HDF5 files with many pairs each, as arrays (example, band, height, width) `ms`, `pan` and, with truth, `gt`.
 
     The array `lms`, which is `ms` interpolated to the size of `pan`, is left out.
+
+    Attributes:
+        bands: of `ms`.
+        truth: whether there is `gt`.
+        ratio: pixels of `pan` per pixel of `ms`.
     """
 
     bands: int
     truth: bool
+    ratio: int = 4
 
     @property
     def images(self) -> Mapping[str, Image]:
@@ -171,12 +177,13 @@ class PairFiles:
             for role, shape in shapes.items()
         )
         if fits:
-            (low, high) = shapes["lr"][2:], shapes["guide"][2:]
-            fits = high == (4 * low[0], 4 * low[1]) and shapes.get("target", shapes["guide"])[2:] == high
+            low, high = shapes["lr"][2:], shapes["guide"][2:]
+            whole = high == (self.ratio * low[0], self.ratio * low[1])
+            fits = whole and shapes.get("target", shapes["guide"])[2:] == high
         if not fits:
             raise InputError(
                 f"{path} holds arrays of the shapes {shapes}, but (example, band, height, width) with {self.bands} "
-                f"bands and a guide four times as high and wide was published; use the original file."
+                f"bands and a guide {self.ratio} times as high and wide was published; use the original file."
             )
 
 

@@ -274,13 +274,13 @@ HOUSTON_2018 = Dataset(
 )
 
 
-def _pancollection(sensor: str, title: str, bands: int, data_range: int) -> tuple[Dataset, Dataset]:
+def _pancollection(key: str, title: str, bands: int, data_range: int, sensor: str | None) -> tuple[Dataset, Dataset]:
     """Reduced-resolution patches and images with truth, and full-resolution images without."""
-    reduced = {"train": f"train_{sensor}", "valid": f"valid_{sensor}", "test": f"test_{sensor}_multiExm1"}
-    full = {"test": f"test_{sensor}_OrigScale_multiExm1"}
+    reduced = {"train": f"train_{key}", "valid": f"valid_{key}", "test": f"test_{key}_multiExm1"}
+    full = {"test": f"test_{key}_OrigScale_multiExm1"}
     first, second = (
         Dataset(
-            name=f"pancollection_{sensor}{suffix}",
+            name=f"pancollection_{key}{suffix}",
             title=f"PanCollection {title}, {resolution} resolution",
             layout=PairFiles(bands, truth),
             protocols={
@@ -301,9 +301,13 @@ def _pancollection(sensor: str, title: str, bands: int, data_range: int) -> tupl
                 "The publisher's own files are the splits; protocol test_only asks for the test images alone. "
                 "Take the file of the test images of March 2023 or later: one of WorldView-3 was corrected then. "
                 "The array lms (ms interpolated) is left out. The sizes of the published files say that they hold "
-                "doubles; they are stored in single precision, unscaled."
+                "doubles; they are stored in single precision, unscaled. At reduced resolution ms was made by "
+                "MTF-matched Gaussians and by taking every fourth pixel from number 2 on (DLPan-Toolbox; unverified "
+                "for these very files), where the publisher's interpolation puts it back."
             ),
             data_range=data_range,
+            sensor=sensor,
+            centre=(2.0, 2.0),
         )
         for suffix, resolution, truth, files in (("", "reduced", True, reduced), ("_full", "full", False, full))
     )
@@ -311,9 +315,9 @@ def _pancollection(sensor: str, title: str, bands: int, data_range: int) -> tupl
 
 
 PANCOLLECTION = (
-    *_pancollection("wv3", "WorldView-3", 8, 2047),
-    *_pancollection("qb", "QuickBird", 4, 2047),
-    *_pancollection("gf2", "GaoFen-2", 4, 1023),
+    *_pancollection("wv3", "WorldView-3", 8, 2047, "worldview3"),
+    *_pancollection("qb", "QuickBird", 4, 2047, "quickbird"),
+    *_pancollection("gf2", "GaoFen-2", 4, 1023, None),
 )
 
 DATASETS = {

@@ -145,6 +145,17 @@ def test_prepared_data_need_the_archive_no_more(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_files_or_prepared_data_are_enough(tmp_path):
+    with pytest.raises(InputError, match=r"Download PaviaU\.mat by hand"):
+        builders.check(SMALL, tmp_path, tmp_path / "manual")
+    manual = put(tmp_path)
+    builders.check(SMALL, tmp_path, manual)
+    assert not (tmp_path / "small").exists()
+    builders.load(SMALL, "test", tmp_path, manual)
+    (manual / "small" / "PaviaU.mat").unlink()
+    builders.check(SMALL, tmp_path, manual)
+
+
 @pytest.mark.parametrize(
     ("image", "key", "write", "message"),
     [
