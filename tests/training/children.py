@@ -1,6 +1,6 @@
 """What the tests run in other processes: on eight devices, as two processes, and to be killed.
 
-`python children.py eight`, `python children.py pair PROCESS PORT FOLDER`, `python children.py kills FOLDER`.
+`python children.py eight`, `eight_stopped FOLDER`, `pair PROCESS PORT FOLDER`, or `kills FOLDER`.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import warnings
 from pathlib import Path
 
 MODE = sys.argv[1]
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={8 if MODE == 'eight' else 1}"
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={8 if MODE.startswith('eight') else 1}"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax  # noqa: E402
@@ -69,6 +69,20 @@ def eight() -> dict[str, float]:
         errors = (module(five.observation, data.model) - five.target) ** 2
         found["five_judged_on_eight"] = abs(judged - float(errors.mean()))
     return found
+
+
+def eight_stopped(folder: str) -> None:
+    """A run on eight devices that is told to stop after its second step of four."""
+    assert len(Devices.of(8).devices) == 8
+    before = run_folder.Run.must_stop
+
+    def must_stop(self, step):
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return before(self, step)
+
+    run_folder.Run.must_stop = must_stop
+    train(toys.row(optimiser=lambda n: optax.sgd(0.1)), toys.simulation(), steps=4, batch=8, folder=Path(folder))
 
 
 def pair(process: str, port: str, folder: str) -> None:

@@ -3,17 +3,24 @@
 import errno
 import pickle
 import resource
+import shutil
 import threading
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+import toys
+from flax import nnx
 
+from jfusion.catalogue import Bands
 from jfusion.errors import InputError, RunError
 from jfusion.training import checkpoints as module
 from jfusion.training.checkpoints import Checkpoints
+from jfusion.training.players import make_players
+from jfusion.training.step import begin
 
 STATE = {"p": (jnp.arange(5.0), jnp.asarray(3)), "key": jax.random.key(3), "half": jnp.ones((3, 2), jnp.bfloat16)}
 RECORD = {"losses": [1.0, 0.1], "best": None, "text": "é"}
@@ -41,6 +48,24 @@ def test_what_is_saved_comes_back(tmp_path) -> None:
             np.testing.assert_array_equal(a, b)
     checkpoints.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("checkpoints")]
+
+
+def test_a_checkpoint_of_an_earlier_version_is_still_read(tmp_path) -> None:
+    """Two steps of the toy network with Adam at 0.01, stored by jfusion 0.1.0 of November 2026."""
+    shutil.copytree(Path(__file__).with_name("stored_0_1_0"), tmp_path / "c")
+    checkpoints = Checkpoints(tmp_path / "c")
+    assert checkpoints.newest() == 2
+    assert checkpoints.record(2)["configuration"]["system"] == "toy"
+    system, data = toys.row(optimiser=lambda n: optax.adam(0.01)), toys.simulation()
+    bands = Bands.of(data.observation, data.model)
+    module = system.method.network(bands, rngs=nnx.Rngs(0))
+    start = begin(*make_players(system.method, module, bands, 4, 0, {}))
+    state = checkpoints.state(2, start)
+    assert jax.tree.structure(state) == jax.tree.structure(start)
+    assert toys.furthest(start.players, state.players) == pytest.approx(2, abs=1e-5)  # steps that Adam counted
+    moved = toys.furthest(start.players["network"].parameters, state.players["network"].parameters)
+    assert moved == pytest.approx(0.02, abs=1e-3)
+    checkpoints.close()
 
 
 def test_the_last_two_and_the_best_are_kept(tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import toys
 
 from jfusion.training.loop import train
+from jfusion.training.step import Devices
 
 CHILDREN = [sys.executable, str(Path(__file__).with_name("children.py"))]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
@@ -33,6 +35,22 @@ def test_eight_devices_are_one() -> None:
     found = answer("eight")
     assert set(found) == {"plain_pmap", "shard_map", "gan_pmap", "six_on_eight", "five_judged_on_eight"}
     assert max(found.values()) < 1e-5, found
+
+
+def test_a_run_of_eight_devices_goes_on_on_fewer(tmp_path, monkeypatch) -> None:
+    child = subprocess.run([*CHILDREN, "eight_stopped", str(tmp_path / "two")], env=ENVIRONMENT, timeout=300)
+    assert child.returncode == 143
+    shutil.copytree(tmp_path / "two", tmp_path / "one")
+    system, settings = toys.row(optimiser=lambda n: optax.sgd(0.1)), {"steps": 4, "batch": 8}
+    whole = train(system, toys.simulation(), **settings)
+    assert len(Devices.of(8).devices) == 2
+    for count in ("two", "one"):
+        if count == "one":
+            monkeypatch.setattr(Devices, "of", lambda *_: Devices((jax.devices()[0],)))
+        result = train(system, toys.simulation(), **settings, folder=tmp_path / count)
+        assert {path.name for path in (tmp_path / count / "checkpoints").iterdir()} == {"2", "4"}
+        for a, b in zip(toys.arrays(result.network), toys.arrays(whole.network), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_two_processes_are_one(tmp_path) -> None:
