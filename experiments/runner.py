@@ -250,7 +250,8 @@ def trials_on(
     rivals = RIVALS[task.name][: 1 if experiment.smoke else None]
     trials = {rival: contest.try_system(rival, experiment.out) for rival in rivals}
     trial = contest.try_system(name, experiment.out, **options)
-    row = dataclasses.replace(trial.row, note="; ".join(filter(None, (trial.row.note, note))))
+    told = [part for part in trial.row.note.split("; ") if not (note and part.startswith("weights of"))]
+    row = dataclasses.replace(trial.row, note="; ".join(filter(None, (*told, note))))
     return {**trials, name: dataclasses.replace(trial, row=row)}
 
 

@@ -1,0 +1,56 @@
+"""Finished runs become one table, with the commands that repeat them."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments import fusionnet, mhf_net
+from experiments.gather import markdown, read
+from experiments.runner import Experiment
+from jfusion.errors import InputError
+from jfusion.report.results import Row, write_results
+
+
+def finished(folder: Path, system: str, experiment: Experiment, values: dict[str, float], protocol: dict) -> Path:
+    folder.mkdir()
+    rows = [
+        Row(
+            "place",
+            "pansharpening",
+            name,
+            "classical",
+            protocol,
+            {"PSNR": value, "SAM": 1.0},
+            None,
+            1.0,
+            None,
+            "x",
+            "y",
+        )
+        for name, value in values.items()
+    ]
+    write_results(folder / "results.json", rows)
+    record = {"system": system, "experiment": dataclasses.asdict(experiment), "environment": {"jax": "1"}}
+    (folder / "experiment.json").write_text(json.dumps(record, default=str))
+    return folder
+
+
+def test_runs_of_one_place_are_joined(tmp_path) -> None:
+    first = dataclasses.replace(fusionnet.EXPERIMENT, steps=7, turn=True, out=Path("elsewhere"))
+    second = dataclasses.replace(mhf_net.PAPER, seed=2)
+    runs = [
+        finished(tmp_path / "a", "fusionnet", first, {"cubic": 9.0, "fusionnet": 11.0}, {"ratio": 2}),
+        finished(tmp_path / "b", "mhf_net", second, {"cubic": 9.0, "mhf_net": 12.0}, {"ratio": 2}),
+    ]
+    lines = markdown([read(folder) for folder in runs]).splitlines()
+    assert [line.split(" | ")[0].removeprefix("| ") for line in lines[4:7]] == ["cubic", "mhf_net", "fusionnet"]
+    assert "**12.00**" in lines[5]
+    assert "python -m experiments.fusionnet --steps 7 --turn" in lines
+    assert "python -m experiments.mhf_net --seed 2" in lines
+    other = finished(tmp_path / "c", "mhf_net", second, {"cubic": 9.0}, {"ratio": 4})
+    with pytest.raises(InputError, match="another protocol"):
+        markdown([read(runs[0]), read(other)])
+    with pytest.raises(InputError, match="finished run"):
+        read(tmp_path)
