@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 from jax import lax
 
+from jfusion.baselines.spatiospectral import psgan
 from jfusion.baselines.spatiospectral.psgan import PSGAN, Critic, critic_loss, interpolated, network_loss, turn_up
 from jfusion.catalogue import Bands
 from jfusion.operators.grid import Grid
@@ -87,7 +88,7 @@ def test_network_layer_by_layer(network):
     np.testing.assert_allclose(nnx.jit(network)(observation, model), expected, rtol=1e-3, atol=1e-5 * expected.max())
 
 
-def test_losses_are_those_of_probabilities(network):
+def test_losses_are_those_of_probabilities(network, monkeypatch):
     """With D the logistic function of the score that the layers of the critic give, one after the other."""
     observation, model, target = pair(4, 5), averaging(4), draw(2, 2, 16, 20, 3)
     critic = Critic(BANDS, width=4, rngs=nnx.Rngs(1))
@@ -104,6 +105,8 @@ def test_losses_are_those_of_probabilities(network):
     real, fake = probability(target), probability(product)
     assert np.abs(real - fake).max() > 0.01
     data = observation, model, target, jax.random.key(0)
+    assert psgan.PIXELS == 100 * (2**11 - 1)
+    monkeypatch.setattr(psgan, "PIXELS", 100)  # else float32 would hide the critic's part
     losses = nnx.jit(lambda n, c: (critic_loss(c, n, *data), network_loss(n, c, *data)))(network, critic)
     assert float(losses[0]) == pytest.approx(-np.log(real).mean() - np.log(1 - fake).mean(), rel=1e-4)
     assert float(losses[1]) == pytest.approx(-np.log(fake).mean() + 100 * np.abs(target - product).mean(), rel=1e-4)

@@ -17,6 +17,8 @@ the logistic function of a score, means over pixels and scores,
     critic:   - log D(M, X) - log(1 - D(M, product))
     network:  - log D(M, product) + 100 |X - product|
 
+with images in digital numbers of 11 bits: on images of unit size the weight is 204,700.
+
 Training: Adam at a constant 1e-4 with beta_1 = 0.5 for both, the critic first, 50 epochs of 53,857 QuickBird patches of
 128 x 128 pan pixels, 32 a batch. All kernels start from N(0, 0.02^2).
 
@@ -25,8 +27,8 @@ Differences from the release:
 - Scores enter the loss as they are. The release takes log(D + 1e-12), which loses its gradient where D is 0 or 1 in
   float32; its users report losses that are not finite.
 - Images are divided by their 99.9 % quantile, where the release takes digital numbers. Without biases both networks are
-  homogeneous, so the unit changes neither the network nor the slope of a score, only how soon D saturates: scores of
-  digital numbers are thousands of times larger.
+  homogeneous, so with the weight in the same unit this changes neither the network nor the slope of a score, only how
+  soon D saturates: scores of digital numbers are thousands of times larger.
 - About half of the output bands begin below zero, where the ReLU lets no gradient through. If that is so for most of a
   band in the training data, the band's kernel starts with the other sign, which is as likely.
 - The network meets the critic as its step left it; the release computes the gradients of both on the same pass.
@@ -51,8 +53,8 @@ from jfusion.tasks import SPATIOSPECTRAL
 from jfusion.training.adversarial import NON_SATURATING
 from jfusion.training.losses import mean_absolute_error
 
-PIXELS = 100.0
-"""Weight of the mean absolute error against the adversarial term."""
+PIXELS = 100.0 * 2047
+"""Weight of the mean absolute error against the adversarial term: 100 for each of the 11 bits' digital numbers."""
 
 
 def _adam(steps: int) -> optax.GradientTransformation:
@@ -64,8 +66,8 @@ RECIPE = Recipe(
     steps=84_200,
     patch=128,
     batch=32,
-    note="Mean absolute error times 100 plus the adversarial term, Adam 1e-4 with beta_1 = 0.5 for network and critic; "
-    "images divided by their 99.9 % quantile (release: digital numbers).",
+    note="Mean absolute error in 11-bit numbers times 100 plus the adversarial term, Adam 1e-4 with beta_1 = 0.5 for "
+    "network and critic; images divided by their 99.9 % quantile (release: digital numbers).",
 )
 
 
