@@ -28,7 +28,8 @@ MAY_IMPORT = {
                   "training", "solvers", "classical"},
     "report": {"errors", "files", "operators", "catalogue", "data", "progress", "tasks", "metrics", "training",
                "inference"},
-    "unrolled": {"errors", "operators", "solvers", "catalogue", "tasks", "layers", "classical", "data"},
+    "unrolled": {"errors", "operators", "solvers", "catalogue", "tasks", "layers", "classical", "data",
+                 "training.losses"},
     "priors": {"errors", "operators", "solvers", "catalogue", "tasks", "layers", "progress", "data"},
 }  # fmt: skip
 """Parts of the house by what they may import; the command line and the demonstration may import all."""

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
+import jax
 from flax import nnx
 from jax import Array
 
@@ -84,3 +85,31 @@ class Sensors(nnx.Module):
         operators = self.model(model)
         assert operators is not None
         return {key: Sensor(operators[key], operators[key].T) for key in ("lr", "guide")}
+
+
+def back_projections(sensors: Sensors, model: ObservationModel, bands: int) -> dict[str, Sensor]:
+    """The sensors, whose adjoints are divided by the squared norms of their operators; convolutions are left alone.
+
+    An adjoint spreads what it is given over a low-resolution pixel, or over the bands that a guide's band sees, and so
+    shrinks it. Divided by the squared norm (``1 / ratio^2`` for a PSF that sums to one), a gradient step of size 1 is
+    the largest that does not overshoot for one sensor, whatever the ratio and the bands.
+
+    Args:
+        sensors: of a network.
+        model: of the pair.
+        bands: of the scene.
+
+    Raises:
+        InputError: the physics is exact, but an operator is not known.
+    """
+    found, linear = sensors(model), sensors.model(model)
+    if linear is None:
+        return found
+    spectral = jax.lax.stop_gradient(linear["guide"].norm((1, 1, bands)) ** 2)
+    gain: dict[str, Any] = {"lr": model.ratio**2, "guide": 1 / spectral}
+
+    def divided(key: str) -> Sensor:
+        see, back = found[key]
+        return Sensor(see, lambda y: gain[key] * back(y))
+
+    return {key: divided(key) for key in found}
