@@ -32,7 +32,7 @@ def save(path: str | os.PathLike[str], network: Network) -> None:
         "sizes": network.sizes,
         "scale": network.scale,
     }
-    arrays = {name: np.ascontiguousarray(variable[...]) for name, variable in _flat(network.module).items()}
+    arrays = {name: np.asarray(variable[...], order="C") for name, variable in _flat(network.module).items()}
     with replaced(Path(path)) as temporary:
         temporary.write_bytes(serialise(arrays, {"jfusion": json.dumps(description)}))
 

@@ -25,6 +25,18 @@ def test_weights_round_trip(tmp_path) -> None:
         loaded({**data.observation, "lr": data.observation["lr"][..., :2]}, data.model)
 
 
+def test_parameters_that_are_single_numbers_come_back(tmp_path) -> None:
+    bands = Bands(3, 1, 2)
+    system = catalogue.get("lgteun")
+    sizes = system.method.tiny  # type: ignore[union-attr]
+    network = Network(system, bands, sizes, build(system, bands, sizes=sizes), scale=1.0)
+    network.module.stages[0].eta[...] = 0.25
+    weights.save(tmp_path / "net.safetensors", network)
+    eta = weights.load(tmp_path / "net.safetensors").module.stages[0].eta[...]
+    assert eta.shape == ()
+    assert float(eta) == 0.25
+
+
 @pytest.mark.parametrize("content", [b"", b"not weights", b"\x08\0\0\0\0\0\0\0{}      "])
 def test_other_files_are_no_weights(tmp_path, content: bytes) -> None:
     path = tmp_path / "net.safetensors"
