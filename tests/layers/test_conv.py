@@ -70,6 +70,14 @@ GEOMETRIES = {
         "out": 8,
     },
     "depthwise, dilation 2": {"window": (3, 3), "padding": ((2, 2), (2, 2)), "dilation": 2, "groups": 4, "out": 4},
+    "depthwise, 6x6 stride 4": {"window": (6, 6), "padding": SQUARE, "strides": 4, "groups": 4, "out": 4},
+    "depthwise, stride 3, with gaps": {
+        "window": (2, 2),
+        "padding": ((-1, 2), (4, 0)),
+        "strides": 3,
+        "groups": 4,
+        "out": 4,
+    },
     "two groups": {"window": (3, 3), "padding": SQUARE, "groups": 2, "out": 6},
     "one dimension": {"window": (5,), "padding": ((2, 2),), "strides": 2},
     "one dimension, pointwise": {"window": (1,), "padding": ((0, 0),)},
@@ -85,6 +93,14 @@ def test_conv_equals_lax(case):
     space = {1: (11,), 2: (9, 10), 3: (5, 6, 4)}[len(window)]
     x, w = draw(0, (2, *space, 4), (*window, 4 // options.get("groups", 1), out))
     assert_same(lambda x, w: conv(x, w, padding=padding, **options), lambda x, w: plain(x, w, padding, **options), x, w)
+
+
+@pytest.mark.parametrize("piece", [500, 60])
+@pytest.mark.parametrize("case", ["3x3, fewer channels out", "3x3 stride 2", "stride 2, dilation 3", "negative border"])
+def test_derivative_in_pieces_equals_lax(case, piece, monkeypatch):
+    """One image at a time, and a few of its rows at a time."""
+    monkeypatch.setattr("jfusion.layers.conv.PIECE", piece)
+    test_conv_equals_lax(case)
 
 
 @pytest.mark.parametrize(
@@ -220,10 +236,18 @@ def test_gradient_in_scan_equals_unrolled(remat):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("options", [{"padding": 1}, {"padding": 1, "strides": 2}, {"padding": 2, "dilation": 2}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"padding": 1},
+        {"padding": 1, "strides": 2},
+        {"padding": 2, "dilation": 2},
+        {"padding": 1, "strides": 2, "groups": 2},
+    ],
+)
 def test_gradient_of_a_gradient(options):
     """Gradient penalties differentiate twice."""
-    x, w = draw(8, (1, 6, 6, 2), (3, 3, 2, 2))
+    x, w = draw(8, (1, 6, 6, 2), (3, 3, 2 // options.get("groups", 1), 2))
     pads = ((options["padding"],) * 2,) * 2
     rest = {name: value for name, value in options.items() if name != "padding"}
 
