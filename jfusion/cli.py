@@ -38,7 +38,7 @@ def use_all_cores(devices: int | None = None) -> None:
     import jax
 
     devices = devices or cores()
-    os.environ.setdefault("PJRT_NPROC", str(8 * devices))
+    os.environ.setdefault("PJRT_NPROC", str(3 * devices))
     with contextlib.suppress(RuntimeError):  # jax has begun to compute
         jax.config.update("jax_num_cpu_devices", devices)
 

@@ -2,8 +2,8 @@
 
 Makes a panchromatic and a multispectral GeoTIFF of repeated noise, which compresses badly, and fuses them by each
 system in its own process. Printed are the seconds of the whole command and its peak of resident memory above that of
-an idle interpreter with jax. Where GDAL's programs are installed, its pansharpening and the conversion of its product
-to a cloud-optimised GeoTIFF run on the same files.
+an idle interpreter with jax. Where GDAL's programs are installed, its pansharpening of the same files runs in turns
+with ours, once into a GeoTIFF and once into a cloud-optimised one, as ours is.
 """
 
 import os
@@ -23,13 +23,16 @@ from rasterio.windows import Window
 from rich.console import Console
 from rich.table import Table
 
+from jfusion.cli import answered
+from jfusion.errors import RunError
+
 IDLE = "import jax.numpy as jnp; jnp.ones(3).sum().block_until_ready()"
 STRIP = 256
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Sizes of the benchmark."""
+class Scene:
+    """What is fused, and how."""
 
     size: int = 8192
     """Height and width of the panchromatic image; a multiple of 256 and of the ratio."""
@@ -54,39 +57,63 @@ def write_noise(path: Path, size: int, bands: int, pixel: float) -> None:
 
 
 def measured(command: list[str]) -> tuple[float, float]:
-    """Seconds and peak of resident memory in MiB of a command that must succeed."""
+    """Seconds and peak of resident memory in MiB of a command.
+
+    Raises:
+        RunError: it failed.
+    """
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
     said = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        raise SystemExit(f"{' '.join(command)} failed: {said.decode()[-500:]}")
+        raise RunError(f"{' '.join(command)} failed: {said.decode()[-500:]}")
     return time.perf_counter() - start, usage.ru_maxrss / 1024
 
 
-def main(settings: Settings) -> None:
-    """Prints one row a command."""
-    table = Table("command", "seconds", "MiB above idle")
+def commands(scene: Scene, pan: Path, ms: Path, out: Path) -> dict[str, list[str]]:
+    """The commands that are compared, all of which write the file ``out``."""
+    ours = [sys.executable, "-m", "jfusion.cli", "fuse", str(ms), str(pan), str(out), "--system"]
+    made = {f"jfusion fuse --system {system}": [*ours, system] for system in scene.systems}
+    if shutil.which("gdal_pansharpen.py"):
+        sharpen = ["gdal_pansharpen.py", str(pan), str(ms), str(out), "-threads", "ALL_CPUS"]
+        for option in ("COMPRESS=DEFLATE", "NUM_THREADS=ALL_CPUS"):
+            sharpen += ["-co", option]
+        made["gdal_pansharpen"] = [*sharpen, "-co", "TILED=YES", "-co", "PREDICTOR=2"]
+        made["gdal_pansharpen -of COG"] = [*sharpen, "-of", "COG", "-co", "PREDICTOR=YES"]
+    return made
+
+
+def measure(scene: Scene, rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """Seconds, and MiB above idle, of each command in each round; in a round each has one turn.
+
+    Raises:
+        RunError: a command failed.
+    """
     idle = measured([sys.executable, "-c", IDLE])[1]
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        pan, ms, out, cog = (str(folder / f"{file}.tif") for file in ("pan", "ms", "out", "cog"))
-        write_noise(Path(pan), settings.size, 1, 1.0)
-        write_noise(Path(ms), settings.size // settings.ratio, settings.bands, float(settings.ratio))
-        for system in settings.systems:
-            command = [sys.executable, "-m", "jfusion.cli", "fuse", ms, pan, out, "--overwrite", "--system", system]
-            seconds, peak = measured(command)
-            table.add_row(f"jfusion fuse --system {system}", f"{seconds:.1f}", f"{peak - idle:.0f}")
-        if shutil.which("gdal_pansharpen.py") and shutil.which("gdal_translate"):
-            options = ["-co", "COMPRESS=DEFLATE"]
-            sharpen = ["gdal_pansharpen.py", pan, ms, out, *options, "-co", "TILED=YES", "-threads", "ALL_CPUS"]
-            convert = ["gdal_translate", "-of", "COG", *options, "-co", "NUM_THREADS=ALL_CPUS", out, cog]
-            for command in (sharpen, convert):
-                table.add_row(command[0], f"{measured(command)[0]:.1f}", "-")
-    Console().print(f"{settings.size} x {settings.size}, ratio {settings.ratio}, {settings.bands} bands")
+        pan, ms, out = (Path(name) / f"{file}.tif" for file in ("pan", "ms", "out"))
+        write_noise(pan, scene.size, 1, 1.0)
+        write_noise(ms, scene.size // scene.ratio, scene.bands, float(scene.ratio))
+        rivals = commands(scene, pan, ms, out)
+        turns: dict[str, list[tuple[float, float]]] = {name: [] for name in rivals}
+        for _ in range(rounds):
+            for name, command in rivals.items():
+                out.unlink(missing_ok=True)
+                seconds, peak = measured(command)
+                turns[name].append((seconds, peak - idle))
+    return turns
+
+
+def main(scene: Scene) -> None:
+    """Prints one row a command."""
+    table = Table("command", "seconds", "MiB above idle")
+    for name, [(seconds, peak)] in measure(scene, 1).items():
+        table.add_row(name, f"{seconds:.1f}", f"{peak:.0f}")
+    Console().print(f"{scene.size} x {scene.size}, ratio {scene.ratio}, {scene.bands} bands")
     Console().print(table)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings))
+    sys.exit(answered(lambda: main(tyro.cli(Scene))))

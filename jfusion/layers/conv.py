@@ -382,7 +382,15 @@ def _canonical(x: jax.Array, w: jax.Array, pads: Pairs, strides: int, dilation: 
     of the same kind with strides and spread exchanged, the one in w with strides and dilation exchanged. Under `vmap`
     it runs once for each image and kernel, since the grouped convolution that `lax` would make of them is slower.
     """
-    return sequential_vmap(partial(_lax, pads=pads, strides=strides, dilation=dilation, spread=spread))(x, w)
+    return sequential_vmap(partial(_even, pads=pads, strides=strides, dilation=dilation, spread=spread))(x, w)
+
+
+def _even(x: jax.Array, w: jax.Array, pads: Pairs, strides: int, dilation: int, spread: int) -> jax.Array:
+    """`_lax` with a channel of zeros where there is an odd number of them, which halves the rate on CPU."""
+    more, new = (n % 2 if n > 1 else 0 for n in w.shape[-2:])
+    x = lax.pad(x, jnp.zeros((), x.dtype), [*((0, 0, 0),) * (x.ndim - 1), (0, more, 0)])
+    kernel = lax.pad(w, jnp.zeros((), w.dtype), [*((0, 0, 0),) * (w.ndim - 2), (0, more, 0), (0, new, 0)])
+    return _lax(x, kernel, pads, strides, dilation, spread)[..., : w.shape[-1]]
 
 
 def _forward(

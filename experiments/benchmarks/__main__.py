@@ -1,0 +1,89 @@
+"""What jfusion costs, beside its rivals in the same run: `python -m experiments.benchmarks`.
+
+Networks against the same ones in plain PyTorch, the loader against the step, memory, compilation, and a large scene
+against GDAL. Whatever is compared runs in turns, each in its own process, so that ratios mean something where times do
+not; the machine should have nothing else to do. The report is written after each part, so that a run that is stopped
+has said what it knows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, get_args
+
+import tyro
+from rich.console import Console
+
+from experiments.benchmarks import parts
+from experiments.benchmarks.cases import CASES
+from experiments.benchmarks.large_scene import Scene
+from experiments.benchmarks.processes import alone
+from experiments.benchmarks.tables import Section, facts, report
+from jfusion.cli import answered
+from jfusion.errors import InputError
+from jfusion.files import check_output, replaced
+
+RESULTS = Path(__file__).with_name("results.md")
+
+Part = Literal["nets", "loader", "memory", "compile", "scene"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is measured, and how often."""
+
+    parts: tuple[Part, ...] = get_args(Part)
+    rounds: int = 9
+    """Turns of each rival; a third of them for the commands on the large scene."""
+    out: Path | None = None
+    """The report: `results.md` in this folder by default, with --smoke none."""
+    smoke: bool = False
+    """One tiny network, two rounds, a small scene and no torch.compile, within a minute: does it run?"""
+
+
+def work(settings: Settings) -> dict[Part, Callable[[], Section]]:
+    """The parts, ready to run."""
+    cases, rounds, scene = CASES, settings.rounds, Scene()
+    if settings.smoke:
+        cases = tuple(case.tiny() for case in CASES if case.system == "psgan")
+        rounds, scene = min(rounds, 2), Scene(size=512, systems=("brovey",))
+    made: dict[Part, Callable[[], Section]] = {
+        "nets": lambda: parts.networks(cases, rounds, compiled=not settings.smoke),
+        "loader": lambda: parts.loading(cases, rounds),
+        "memory": lambda: parts.memory(cases),
+        "compile": lambda: parts.compiling(cases),
+        "scene": lambda: parts.scene(scene, max(1, rounds // 3)),
+    }
+    return {name: made[name] for name in settings.parts}
+
+
+def run(settings: Settings) -> None:
+    """Measures, prints and writes.
+
+    Raises:
+        InputError: no round, or the report cannot be written.
+        RunError: what is measured failed.
+    """
+    if settings.rounds < 1:
+        raise InputError(f"there must be one round at least, but --rounds is {settings.rounds}.")
+    out = settings.out or (None if settings.smoke else RESULTS)
+    if out is not None:
+        check_output(out, overwrite=True)
+    where = facts(shlex.join(["python", "-m", "experiments.benchmarks", *sys.argv[1:]]), alone("tables.revision"))
+    sections: list[Section] = []
+    for part in work(settings).values():
+        sections.append(part())
+        Console().print(sections[-1].table())
+        if out is not None:
+            with replaced(out) as temporary:
+                temporary.write_text(report(where, sections))
+    if out is not None:
+        print(out)
+
+
+if __name__ == "__main__":
+    sys.exit(answered(lambda: run(tyro.cli(Settings, prog="python -m experiments.benchmarks"))))

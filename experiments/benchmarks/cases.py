@@ -1,0 +1,69 @@
+"""What is measured: each system with the sizes of its paper, and its images."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+Images = dict[str, np.ndarray]
+"""Channel-last images ``(batch, height, width, band)`` by name: "lr", "guide" and "target"."""
+
+SCENE = "jasper_ridge"
+"""The embedded scene that batches are read from."""
+
+READ = 32
+"""Batches that are read at a time, many more than are read ahead."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A system and the images that it is given.
+
+    Attributes:
+        system: in the catalogue.
+        lr, guide, ratio: bands of the two images, and the ratio of their grids.
+        patch, batch: of a train step, the side in guide pixels.
+        image: side of the one image of inference, in guide pixels.
+        sizes: of the network, the paper's where there are none.
+    """
+
+    system: str
+    lr: int
+    guide: int
+    ratio: int
+    patch: int
+    batch: int
+    image: int = 256
+    sizes: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+
+    def tiny(self) -> Case:
+        """The same with a tiny network and tiny images."""
+        return dataclasses.replace(self, lr=3, ratio=4, patch=16, batch=2, image=32, sizes=TINY[self.system])
+
+    def images(self, batch: int, side: int) -> Images:
+        """Noise between 0 and 1."""
+        rng = np.random.default_rng(0)
+        shapes = {"lr": (side // self.ratio, self.lr), "guide": (side, self.guide), "target": (side, self.lr)}
+        return {name: rng.random((batch, n, n, bands), np.float32) for name, (n, bands) in shapes.items()}
+
+    def __str__(self) -> str:
+        return f"{self.lr} + {self.guide} bands, ratio {self.ratio}, {self.batch} patches of {self.patch}"
+
+
+CASES: tuple[Case, ...] = (
+    Case("fusionnet", lr=8, guide=1, ratio=4, patch=64, batch=16),
+    Case("pannet", lr=8, guide=1, ratio=4, patch=64, batch=16),
+    Case("psgan", lr=4, guide=1, ratio=4, patch=64, batch=4),
+    Case("panformer", lr=4, guide=1, ratio=4, patch=64, batch=4),
+    Case("mhf_net", lr=31, guide=3, ratio=32, patch=96, batch=2),
+)
+
+TINY: dict[str, dict[str, Any]] = {
+    "fusionnet": {"width": 4, "blocks": 1},
+    "pannet": {"width": 4, "blocks": 1},
+    "psgan": {"width": 4, "critics": {"width": 4}},
+    "panformer": {"width": 8, "heads": 2, "stages": 1},
+    "mhf_net": {"stages": 2, "rank": 2, "adjust_blocks": 1},
+}

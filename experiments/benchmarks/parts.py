@@ -1,0 +1,127 @@
+"""The parts of the benchmark, each of which returns a section of the report."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from experiments.benchmarks.cases import READ, SCENE, Case
+from experiments.benchmarks.large_scene import Scene, measure
+from experiments.benchmarks.processes import alone, race, rival
+from experiments.benchmarks.tables import Ratio, Section
+from jfusion.errors import RunError
+
+NO_TORCH = "PyTorch is not installed, so there is nothing to compare with: pip install 'jfusion[benchmark]'."
+
+
+def torch_is_here() -> bool:
+    """Whether the networks have rivals."""
+    return find_spec("torch") is not None
+
+
+def networks(cases: Sequence[Case], rounds: int, compiled: bool = True) -> Section:
+    """Train step and inference of each system against PyTorch, eager and, if asked for, compiled."""
+    columns = ("system", "setting", "work", "ours / eager", "ours / torch.compile")
+    text = (
+        "The same networks with the same parameters on the same batch. A step is gradient and update, of critic and "
+        "network for PSGAN; ours runs on as many devices as there are cores, PyTorch on as many threads, with channels "
+        "last and its fused Adam. Goal of a step: at most 1.0 x PyTorch."
+    )
+    if not torch_is_here():
+        return Section("Networks", NO_TORCH, columns, [])
+    rows = []
+    for case in cases:
+        start = alone("jax_side.parameters", case)
+        image = f"{case.lr} + {case.guide} bands, ratio {case.ratio}, one image of {case.image}"
+        for name, work, setting in (("train step", "train", str(case)), ("inference", "infer", image)):
+            rows.append((case.system, setting, name, *_against_torch(case, start, work, rounds, compiled)))
+    return Section("Networks", text, columns, rows)
+
+
+def _against_torch(case: Case, start: object, work: str, rounds: int, compiled: bool) -> tuple[str, str]:
+    """The two ratios, or why there is none."""
+    with ExitStack() as stack:
+        rivals = {"ours": stack.enter_context(rival(f"jax_side.{work}", case))}
+        rivals["eager"] = stack.enter_context(rival(f"torch_side.{work}", case, start))
+        failure = "-"
+        if compiled:
+            try:
+                rivals["compiled"] = stack.enter_context(rival(f"torch_side.{work}", case, start, True))
+            except RunError as error:
+                failure = str(error)
+        seconds = race(rivals, rounds)
+    ratios = [str(Ratio.of(seconds["ours"], seconds[name])) for name in ("eager", "compiled") if name in seconds]
+    return ratios[0], ratios[1] if len(ratios) > 1 else failure
+
+
+def loading(cases: Sequence[Case], rounds: int) -> Section:
+    """The loader against the step that waits for it."""
+    rows = []
+    for case in cases:
+        with rival("jax_side.load", case) as read, rival("jax_side.train", case) as step:
+            seconds = race({"read": read, "step": step}, rounds)
+        each = [total / READ for total in seconds["read"]]
+        rows.append((case.system, str(case), str(Ratio.of(each, seconds["step"]))))
+    text = f"A batch of crops of {SCENE} from `jfusion.data.pipeline.loader` against a train step; each alone."
+    return Section("Loader", text, ("system", "setting", "batch / step"), rows)
+
+
+@cache
+def _starts(case: Case) -> list[tuple[float, float | None]]:
+    """Seconds and MiB of the first steps of a training: with nothing compiled before, and with all of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        return [alone("processes.peak", "jax_side.train_cached", case, Path(folder)) for _ in range(2)]
+
+
+def memory(cases: Sequence[Case]) -> Section:
+    """Peak of resident memory of each train step."""
+    rows = []
+    for case in cases:
+        (_, cold), (_, warm) = _starts(case)
+        theirs = None
+        if torch_is_here():
+            start = alone("jax_side.parameters", case)
+            _, theirs = alone("processes.peak", "torch_side.train", case, start)
+        mib = ["-" if value is None else f"{value:.0f}" for value in (cold, warm, theirs)]
+        rows.append((case.system, str(case), *mib, f"{warm / theirs:.2f}" if warm and theirs else "-"))
+    text = (
+        "Peak of resident memory of building a network and its first steps, in MiB above a process that has made its "
+        "imports. Compilation takes memory too; from the persistent cache there is none."
+    )
+    columns = ("system", "setting", "ours", "ours, compiled before", "eager", "ours, compiled before / eager")
+    return Section("Memory", text, columns, rows)
+
+
+def compiling(cases: Sequence[Case]) -> Section:
+    """What compilation takes, and what the persistent cache saves of it."""
+    rows = []
+    for case in cases:
+        (cold, _), (warm, _) = _starts(case)
+        rows.append((case.system, str(case), f"{cold:.1f}", f"{warm / cold:.2f}"))
+    text = (
+        "Seconds until a network is built and has made its first step, and the same with the cache that the first "
+        "process has left, as a ratio (`jax_compilation_cache_dir`, programs of any compile time)."
+    )
+    return Section("Compilation", text, ("system", "setting", "cold, s", "with the cache / cold"), rows)
+
+
+def scene(settings: Scene, rounds: int) -> Section:
+    """A large scene through `jfusion fuse` and through GDAL."""
+    measured = measure(settings, rounds)
+    seconds = {name: [one for one, _ in turns] for name, turns in measured.items()}
+    theirs = [name for name in seconds if name.startswith("gdal")]
+    rows = []
+    for name in [name for name in seconds if name not in theirs]:
+        ratios = [str(Ratio.of(seconds[name], seconds[other])) for other in theirs]
+        rows.append((name, *ratios, f"{max(peak for _, peak in measured[name]):.0f}"))
+    text = (
+        f"Whole commands, {settings.bands} bands, {settings.size} x {settings.size} pan pixels, ratio "
+        f"{settings.ratio}; ours writes a cloud-optimised GeoTIFF. Goal: at most 1.2 x GDAL."
+    )
+    if not theirs:
+        text += " GDAL's programs are not installed, so there is nothing to compare with."
+    return Section("Large scene", text, ("command", *(f"ours / {name}" for name in theirs), "MiB above idle"), rows)
