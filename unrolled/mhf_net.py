@@ -33,6 +33,7 @@ from jfusion.errors import InputError
 from jfusion.layers.conv import Conv, conv, conv_transpose
 from jfusion.layers.init import tf_truncated_normal
 from jfusion.operators import Observation, ObservationModel
+from jfusion.operators.grid import prime_factors
 from jfusion.tasks import SPATIOSPECTRAL
 from unrolled.stages import Options, Stages, finish
 
@@ -42,18 +43,9 @@ GUIDE_SCALE = 0.1
 
 def factors(ratio: int) -> list[int]:
     """Steps from the high to the low resolution: fours first, then primes; 32 is 4, 4, 2 as published."""
-    steps = []
-    for step in (4, 2):
-        while ratio % step == 0:
-            steps.append(step)
-            ratio //= step
-    prime = 3
-    while ratio > 1:
-        while ratio % prime == 0:
-            steps.append(prime)
-            ratio //= prime
-        prime += 2
-    return steps
+    primes = prime_factors(ratio)
+    twos = primes.count(2)
+    return [*[4] * (twos // 2), *[2] * (twos % 2), *primes[twos:]]
 
 
 def identity_taps(window: int, inputs: int, outputs: int) -> Array:

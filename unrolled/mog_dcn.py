@@ -41,8 +41,7 @@ Differences from the release:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Unpack
+from typing import Unpack
 
 import jax.numpy as jnp
 import optax
@@ -52,7 +51,7 @@ from jax.nn.initializers import variance_scaling
 
 from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
 from jfusion.layers.conv import Conv, ConvTranspose
-from jfusion.layers.init import torch_bias, torch_kernel
+from jfusion.layers.init import torch_bias, torch_transposed_kernel
 from jfusion.layers.prelu import PReLU
 from jfusion.operators import Observation, ObservationModel, upsample
 from jfusion.tasks import SPATIOSPECTRAL
@@ -66,14 +65,6 @@ STEPS = {"a": 0.1, "b": 0.9, "c": 0.1, "d": 0.9}
 xavier_normal = variance_scaling(1.0, "fan_avg", "normal")
 
 
-def torch_transposed(
-    key: Array, shape: Sequence[int | Any], dtype: Any = jnp.float32, out_sharding: Any = None
-) -> Array:
-    """PyTorch's kernel of a transposed convolution, ``(*window, in, out)``, whose fan-in counts the outputs."""
-    *window, inputs, outputs = shape
-    return jnp.swapaxes(torch_kernel(key, (*window, outputs, inputs), dtype), -1, -2)
-
-
 def _conv(inputs: int, outputs: int, window: int, strides: int = 1, *, rngs: nnx.Rngs) -> Conv:
     return Conv(
         inputs, outputs, window, strides=strides, padding=window // 2, kernel_init=xavier_normal,
@@ -85,7 +76,7 @@ def _conv_transpose(inputs: int, outputs: int, window: int, strides: int, *, rng
     """Sample i lies at ``strides i`` of the output, which has ``strides`` times the size; the window is odd."""
     cut = window // 2, window // 2 + 1 - strides
     return ConvTranspose(
-        inputs, outputs, window, strides=strides, padding=(cut, cut), kernel_init=torch_transposed,
+        inputs, outputs, window, strides=strides, padding=(cut, cut), kernel_init=torch_transposed_kernel,
         bias_init=torch_bias(outputs * window**2), rngs=rngs,
     )  # fmt: skip
 

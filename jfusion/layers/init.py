@@ -38,8 +38,19 @@ torch_kernel: Initializer = _initialiser(_uniform, lambda fan_in: 1 / math.sqrt(
 # two standard deviations and rescaled to the variance 2 / fan_in.
 tf_variance_scaling: Initializer = _initialiser(_truncated, lambda fan_in: math.sqrt(2 / fan_in) / _TRUNCATED_DEVIATION)
 
+# He's law as hand-written TensorFlow cuts it: the normal law of variance 2 / fan_in, cut and not rescaled.
+tf_he_normal: Initializer = _initialiser(_truncated, lambda fan_in: math.sqrt(2 / fan_in))
+
 # `tf.truncated_normal(stddev=0.1)`, the habit of hand-written TensorFlow 1 networks.
 tf_truncated_normal: Initializer = _initialiser(_truncated, lambda _: 0.1)
+
+
+def torch_transposed_kernel(
+    key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, out_sharding: Any = None
+) -> jax.Array:
+    """PyTorch's kernel of a transposed convolution, `(*window, in, out)`, whose fan-in counts the outputs."""
+    *window, inputs, outputs = shape
+    return jnp.swapaxes(torch_kernel(key, (*window, outputs, inputs), dtype), -1, -2)
 
 
 def normal(deviation: float) -> Initializer:

@@ -8,6 +8,14 @@ import math
 from jfusion.errors import InputError
 
 
+def prime_factors(ratio: int) -> list[int]:
+    """Steps that make a ratio one after the other, the smallest first; none for 1."""
+    for prime in range(2, ratio + 1):
+        if ratio % prime == 0:
+            return [prime, *prime_factors(ratio // prime)]
+    return []
+
+
 @dataclasses.dataclass(frozen=True)
 class Grid:
     """Geometry of a pair whose axes are parallel.

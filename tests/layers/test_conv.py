@@ -9,7 +9,7 @@ from jax import lax
 
 from jfusion.errors import InputError
 from jfusion.layers.conv import Conv, ConvTranspose, conv, conv_transpose
-from jfusion.layers.init import tf_truncated_normal, tf_variance_scaling, torch_bias, torch_kernel
+from jfusion.layers.init import tf_he_normal, tf_truncated_normal, tf_variance_scaling, torch_bias, torch_kernel
 
 SPACE = "DHW"
 
@@ -312,6 +312,7 @@ def test_integers_are_refused():
     [
         (torch_kernel, 1 / np.sqrt(3 * 72), 1 / np.sqrt(72)),
         (tf_variance_scaling, np.sqrt(2 / 72), 2 * np.sqrt(2 / 72) / 0.8796),
+        (tf_he_normal, 0.8796 * np.sqrt(2 / 72), 2 * np.sqrt(2 / 72)),
         (tf_truncated_normal, 0.088, 0.2),
         (torch_bias(72), 1 / np.sqrt(3 * 72), 1 / np.sqrt(72)),
     ],

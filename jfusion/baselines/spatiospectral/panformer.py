@@ -46,17 +46,10 @@ from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
 from jfusion.layers.attention import Perceptron, attend, from_windows, gelu, layer_norm, linear, padded, to_windows
 from jfusion.layers.conv import Conv
 from jfusion.layers.init import torch_bias
+from jfusion.operators.grid import prime_factors
 from jfusion.operators.observation import Observation, ObservationModel
 from jfusion.tasks import SPATIOSPECTRAL
 from jfusion.training.losses import mean_absolute_error
-
-
-def factors(ratio: int) -> tuple[int, ...]:
-    """The prime factors of the ratio, the largest first; 1 has itself."""
-    for prime in range(ratio, 1, -1):
-        if ratio % prime == 0 and all(prime % n for n in range(2, prime)):
-            return (prime, *(factors(ratio // prime) if ratio > prime else ()))
-    return (1,)
 
 
 def relative_positions(window: int) -> tuple[np.ndarray, np.ndarray]:
@@ -157,7 +150,7 @@ class PanFormer(nnx.Module):
         def conv(inputs: int, outputs: int) -> Conv:
             return Conv(inputs, outputs, 3, bias_init=torch_bias(9 * inputs), rngs=rngs)
 
-        self.factors = factors(bands.ratio)
+        self.factors = tuple(prime_factors(bands.ratio)[::-1]) or (1,)
         later = [width] * (len(self.factors) - 1)
         self.guide_encoder = nnx.List(map(stage, [bands.guide, *later], self.factors))
         self.lr_encoder = nnx.List(stage(inputs, 1) for inputs in [bands.lr, *later])
