@@ -45,7 +45,7 @@ from jfusion.operators import Observation, ObservationModel, upsample
 from jfusion.tasks import SPATIOSPECTRAL
 from jfusion.training.losses import mean_absolute_error
 from unrolled.physics import Physics, Sensor, Sensors, back_projections
-from unrolled.stages import Options, Positive, Stages, finish, run_stages
+from unrolled.stages import Options, Positive, Stages, Unroll, finish, run_stages
 
 SENSORS = ("lr", "guide")
 """Keys of the observation in the order of the blocks."""
@@ -97,14 +97,23 @@ class GPPNN(nnx.Module):
         stages: each with a block for either sensor.
         width: channels between two convolutions.
         physics: see `unrolled.physics`; responses that are learned are the same in all stages.
+        unroll: layout of the stages, see `unrolled.stages.Unroll`.
 
     Raises:
         InputError: no such physics.
     """
 
     def __init__(
-        self, bands: Bands, *, stages: int = 8, width: int = 64, physics: Physics = "free", rngs: nnx.Rngs
+        self,
+        bands: Bands,
+        *,
+        stages: int = 8,
+        width: int = 64,
+        physics: Physics = "free",
+        unroll: Unroll = "loop",
+        rngs: nnx.Rngs,
     ) -> None:
+        self.unroll = unroll
         self.sensors = None if physics == "free" else Sensors(physics, bands, dict)
         self.stages = nnx.List([Stage(bands, width, physics == "free", rngs) for _ in range(stages)])
 
@@ -114,9 +123,7 @@ class GPPNN(nnx.Module):
             return {}
         return {f"rho_{key}": jnp.stack([stage.step[key]() for stage in self.stages]) for key in SENSORS}
 
-    def __call__(
-        self, observation: Observation, model: ObservationModel, *, scan: bool = False, **options: Unpack[Options]
-    ) -> Array | Stages:
+    def __call__(self, observation: Observation, model: ObservationModel, **options: Unpack[Options]) -> Array | Stages:
         """The product ``(batch, height, width, band)``, or what ``options`` ask of `unrolled.stages.finish`.
 
         Raises:
@@ -133,7 +140,7 @@ class GPPNN(nnx.Module):
             return x, x
 
         start = upsample(observation["lr"], model.grid)
-        _, estimates = run_stages(list(self.stages), body, start, scan=scan)
+        _, estimates = run_stages(list(self.stages), body, start, self.unroll)
         return finish(estimates, observation, model, self.steps(), **options)
 
 

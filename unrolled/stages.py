@@ -19,13 +19,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack
+from typing import Any, Literal, NamedTuple, TypedDict, TypeVar, Unpack, get_args
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from jfusion.errors import InputError
 from jfusion.layers.conv import Conv
 from jfusion.operators import LinearOperator, Observation, ObservationModel, relative_residual
 from jfusion.operators.linear import pytree
@@ -34,6 +35,10 @@ from jfusion.solvers.sylvester import fuse_closed_form
 
 Weights = Mapping[str, Array | float]
 """A number for each key of the observation that takes part in a data step."""
+
+Unroll = Literal["loop", "scan", "remat"]
+"""How the stages are laid out: one after the other in the program; as one stage in `jax.lax.scan`, which compiles once;
+the same with what is inside a stage recomputed in the backward pass, which keeps only what stages hand on."""
 
 Carry = TypeVar("Carry")
 
@@ -295,28 +300,32 @@ def run_stages(
     stages: Sequence[nnx.Module],
     body: Callable[[Any, Carry], tuple[Carry, Any]],
     carry: Carry,
-    *,
-    scan: bool = False,
-    checkpoint: bool = False,
+    unroll: Unroll = "loop",
 ) -> tuple[Carry, Any]:
     """Runs ``carry, out = body(stage, carry)`` through all stages; the outs come back stacked.
+
+    The numbers are the same however it is laid out.
 
     Args:
         stages: modules of one structure; ``[stage] * 5`` shares the weights of one.
         body: what a stage does; reads its module and changes nothing in it.
         carry: before the first stage.
-        scan: `jax.lax.scan` over stacked weights instead of a Python loop: compiles once, same numbers.
-        checkpoint: recompute a stage in the backward pass instead of keeping what is inside it.
+        unroll: see `Unroll`.
+
+    Raises:
+        InputError: no such layout.
     """
+    if unroll not in get_args(Unroll):
+        raise InputError(f"unroll must be one of {', '.join(get_args(Unroll))}, but is {unroll!r}.")
     graph = nnx.graphdef(stages[0])
 
     def step(carry: Carry, state: Any) -> tuple[Carry, Any]:
         return body(nnx.merge(graph, state, copy=True), carry)
 
-    if checkpoint:
-        step = jax.checkpoint(step)
+    if unroll == "remat":
+        step = jax.checkpoint(step, prevent_cse=False)
     states = [nnx.state(stage) for stage in stages]
-    if scan:
+    if unroll != "loop":
         return jax.lax.scan(step, carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
     outs = []
     for state in states:

@@ -33,7 +33,7 @@ from jfusion.classical.hypersharpening import known_response, shared_response, s
 from jfusion.classical.subspace import noise_variance, posterior_mean
 from jfusion.operators import Observation, ObservationModel, upsample
 from jfusion.tasks import SPATIOSPECTRAL
-from unrolled.stages import Basis, Convolutions, Options, Stages, finish, run_stages, spectral_step
+from unrolled.stages import Basis, Convolutions, Options, Stages, Unroll, finish, run_stages, spectral_step
 
 NEGLIGIBLE = 1e-6
 """Smallest variance of a component or of the guide's noise, as a share of the image's, that float32 can tell."""
@@ -123,6 +123,7 @@ class SUN(nnx.Module):
         rank: most components.
         window: of the mean over alike pixels, whose neighbours lie half a low-resolution pixel apart.
         width, depth: of the networks that find the shares.
+        unroll: layout of the stages, see `unrolled.stages.Unroll`.
     """
 
     def __init__(
@@ -134,14 +135,13 @@ class SUN(nnx.Module):
         window: int = 7,
         width: int = 16,
         depth: int = 1,
+        unroll: Unroll = "loop",
         rngs: nnx.Rngs,
     ) -> None:
-        self.rank = rank
+        self.rank, self.unroll = rank, unroll
         self.stages = nnx.List([Stage(window, width, depth, rngs) for _ in range(stages)])
 
-    def __call__(
-        self, observation: Observation, model: ObservationModel, *, scan: bool = False, **options: Unpack[Options]
-    ) -> Array | Stages:
+    def __call__(self, observation: Observation, model: ObservationModel, **options: Unpack[Options]) -> Array | Stages:
         """The product ``(batch, height, width, band)``, or what ``options`` ask of `unrolled.stages.finish`.
 
         Raises:
@@ -179,7 +179,7 @@ class SUN(nnx.Module):
             c = expectation(stage(c, seen, interpolated, traits, max(model.ratio // 2, 1)))
             return c, c
 
-        _, coefficients = run_stages(list(self.stages), body, expectation(interpolated), scan=scan)
+        _, coefficients = run_stages(list(self.stages), body, expectation(interpolated), self.unroll)
         estimates = mean + jax.vmap(basis)(coefficients * size)
         return finish(estimates, observation, model, **options)
 

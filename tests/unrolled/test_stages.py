@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jfusion.errors import InputError
 from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf
 from unrolled.stages import Positive, cg_step, closed_form_step, gradient_step, run_stages, spectral_step
 
@@ -50,6 +51,11 @@ def test_spectral_step_minimises(weight, pair) -> None:
     np.testing.assert_allclose(jax.grad(cost)(own, 2 * SRF)[1], 0, atol=1e-4)
 
 
+def test_no_other_layout(pair) -> None:
+    with pytest.raises(InputError, match="loop, scan, remat"):
+        run_stages([Positive(1.0)], lambda stage, x: (x, x), pair[0], "unrolled")  # type: ignore[arg-type]
+
+
 def test_scan_and_loop_agree(pair) -> None:
     prior, observation, model = pair
 
@@ -59,7 +65,7 @@ def test_scan_and_loop_agree(pair) -> None:
 
     stages = [Positive(0.1), Positive(0.5), Positive(0.9)]
     loop, estimates = run_stages(stages, body, prior)
-    scanned, stacked = run_stages(stages, body, prior, scan=True, checkpoint=True)
+    scanned, stacked = run_stages(stages, body, prior, "remat")
     np.testing.assert_allclose(scanned, loop, atol=1e-6)
     np.testing.assert_allclose(stacked, estimates, atol=1e-6)
     assert estimates.shape == (3, *prior.shape)
