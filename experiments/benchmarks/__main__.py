@@ -1,9 +1,9 @@
 """What jfusion costs, beside its rivals in the same run: `python -m experiments.benchmarks`.
 
-Networks against the same ones in plain PyTorch, the loader against the step, memory, compilation, and a large scene
-against GDAL. Whatever is compared runs in turns, each in its own process, so that ratios mean something where times do
-not; the machine should have nothing else to do. The report is written after each part, so that a run that is stopped
-has said what it knows.
+Networks against the same ones in plain PyTorch, the loader against the step, memory, compilation, the layouts of
+unrolled networks, and a large scene against GDAL. Whatever is compared runs in turns, each in its own process, so that
+ratios mean something where times do not; the machine should have nothing else to do. The report is written after each
+part, so that a run that is stopped has said what it knows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import tyro
 from rich.console import Console
 
 from experiments.benchmarks import parts
-from experiments.benchmarks.cases import CASES
+from experiments.benchmarks.cases import CASES, TINY, UNROLLED
 from experiments.benchmarks.large_scene import Scene
 from experiments.benchmarks.processes import alone
 from experiments.benchmarks.tables import Section, facts, report
@@ -29,7 +29,7 @@ from jfusion.files import check_output, replaced
 
 RESULTS = Path(__file__).with_name("results.md")
 
-Part = Literal["nets", "loader", "memory", "compile", "scene"]
+Part = Literal["nets", "loader", "memory", "compile", "layouts", "scene"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,15 +47,16 @@ class Settings:
 
 def work(settings: Settings) -> dict[Part, Callable[[], Section]]:
     """The parts, ready to run."""
-    cases, rounds, scene = CASES, settings.rounds, Scene()
+    cases, unrolled, rounds, scene = CASES, UNROLLED, settings.rounds, Scene()
     if settings.smoke:
-        cases = tuple(case.tiny() for case in CASES if case.system == "psgan")
+        cases, unrolled = ([next(c.tiny() for c in all_cases if c.system in TINY)] for all_cases in (CASES, UNROLLED))
         rounds, scene = min(rounds, 2), Scene(size=512, systems=("brovey",))
     made: dict[Part, Callable[[], Section]] = {
         "nets": lambda: parts.networks(cases, rounds, compiled=not settings.smoke),
         "loader": lambda: parts.loading(cases, rounds),
         "memory": lambda: parts.memory(cases),
         "compile": lambda: parts.compiling(cases),
+        "layouts": lambda: parts.layouts(unrolled, rounds),
         "scene": lambda: parts.scene(scene, max(1, rounds // 3)),
     }
     return {name: made[name] for name in settings.parts}

@@ -60,10 +60,18 @@ CASES: tuple[Case, ...] = (
     Case("mhf_net", lr=31, guide=3, ratio=32, patch=96, batch=2),
 )
 
+UNROLLED: tuple[Case, ...] = (
+    Case("gppnn", lr=4, guide=1, ratio=4, patch=64, batch=4),
+    Case("vp_net", lr=4, guide=1, ratio=4, patch=64, batch=4),
+    Case("lgteun", lr=4, guide=1, ratio=4, patch=64, batch=4, sizes={"stages": 4, "field": 64}),
+)
+"""Networks whose stages can be laid out in several ways."""
+
 TINY: dict[str, dict[str, Any]] = {
     "fusionnet": {"width": 4, "blocks": 1},
     "pannet": {"width": 4, "blocks": 1},
     "psgan": {"width": 4, "critics": {"width": 4}},
     "panformer": {"width": 8, "heads": 2, "stages": 1},
     "mhf_net": {"stages": 2, "rank": 2, "adjust_blocks": 1},
+    "gppnn": {"stages": 2, "width": 4},
 }

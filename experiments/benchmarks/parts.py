@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -107,6 +108,32 @@ def compiling(cases: Sequence[Case]) -> Section:
         "process has left, as a ratio (`jax_compilation_cache_dir`, programs of any compile time)."
     )
     return Section("Compilation", text, ("system", "setting", "cold, s", "with the cache / cold"), rows)
+
+
+def layouts(cases: Sequence[Case], rounds: int) -> Section:
+    """Stages one after the other, under scan, and with what is inside them computed anew."""
+    rows = []
+    for case in cases:
+        laid = {
+            unroll: dataclasses.replace(case, sizes={**case.sizes, "unroll": unroll})
+            for unroll in ("loop", "scan", "remat")
+        }
+        with ExitStack() as stack:
+            rivals = {name: stack.enter_context(rival("jax_side.train", one)) for name, one in laid.items()}
+            seconds = race(rivals, rounds)
+        starts = {name: _starts(one) for name, one in laid.items()}
+        first, least = starts["loop"][0][0], starts["loop"][1][1]
+        for name in ("scan", "remat"):
+            (cold, _), (_, peak) = starts[name]
+            less = f"{peak / least:.2f}" if peak and least else "-"
+            ratio = str(Ratio.of(seconds[name], seconds["loop"]))
+            rows.append((case.system, str(case), name, ratio, f"{cold / first:.2f}", less))
+    text = (
+        "Stages under `jax.lax.scan`, without and with recomputation in the backward pass, against stages one after "
+        "the other (`unroll`). Goal of a step: at most 1.3. Memory is the peak of the first steps, compiled before."
+    )
+    columns = ("system", "setting", "layout", "step / loop", "until the first step / loop", "memory / loop")
+    return Section("Layouts of unrolled networks", text, columns, rows)
 
 
 def scene(settings: Scene, rounds: int) -> Section:
