@@ -138,6 +138,9 @@ class Trained:
         compact: sizes that train within minutes on two cores, where the paper's do not.
         project: called on the module after each step; puts parameters back into their set (a simplex, a box), in place.
         adversary: what the network is trained against; its loss then takes the place of ``loss`` in training.
+        stochastic: the loss of a training step where that draws numbers (noise, sensors),
+            ``stochastic(module, observation, model, target, key)``; the key is another one at each step and the same on
+            all devices. ``loss`` then only judges held-out images.
     """
 
     network: Callable[..., nnx.Module]
@@ -148,6 +151,7 @@ class Trained:
     compact: dict[str, Any] = dataclasses.field(default_factory=dict)
     project: Callable[[Any], None] | None = None
     adversary: Adversary | None = None
+    stochastic: Callable[[Any, Observation, ObservationModel, Array, Array], Array] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -120,6 +120,7 @@ def train(
     budget: float | None = None,
     progress: Progress = silent,
     validation: Simulation | None = None,
+    start: Network | None = None,
     every: int = 500,
     folder: Path | None = None,
     resume: bool = True,
@@ -142,19 +143,25 @@ def train(
         budget: seconds after which training ends early; the learning rate then ends where it is.
         progress: called every few steps.
         validation: pairs with truth from another region, on which the best step is chosen by the system's loss.
+        start: a trained network of the system whose parameters training starts from, in its sizes and its units; it
+            counts as step 0 where the best step is chosen.
         every: steps between two checkpoints, and between two looks at ``validation``.
         folder: of the run.
         resume: whether a run in the folder is gone on with; otherwise there must be none.
         configuration: further settings of the experiment, plain values; a run is resumed only with the same.
 
     Raises:
-        InputError: the system is not trained, the images do not fit, the validation images are those of training, or
-            the folder holds a run that is not to be resumed, or of other settings.
+        InputError: the system is not trained, the images do not fit, the validation images are those of training, the
+            network to start from is another system's, or the folder holds a run that is not to be resumed, or of other
+            settings.
         RunError: the loss is not finite (the message names step, patches and last checkpoint), a checkpoint cannot be
             written, or no checkpoint of the run is sound.
     """
-    bands, scale = Bands.of(data.observation, data.model), _unit(data.target)
-    module = build(system, bands, seed, sizes)
+    bands = Bands.of(data.observation, data.model)
+    if start is None:
+        module, scale = build(system, bands, seed, sizes), _unit(data.target)
+    else:
+        module, scale, sizes = _copied(start, system, bands), start.scale, start.sizes
     assert isinstance(system.method, Trained)
     if validation is not None and np.array_equal(validation.target, data.target):
         raise InputError("the validation images are those of training; give another region, see data.patches.hold_out.")
@@ -162,7 +169,7 @@ def train(
         raise InputError("a budget of seconds ends each process at another step; give a number of steps.")
     method, recipe = system.method, system.method.recipe
     data = _over(data, scale)
-    if method.initialise is not None:
+    if method.initialise is not None and start is None:
         method.initialise(module, data.observation, data.model, data.target)
     steps, patch, batch = steps or recipe.steps, patch or recipe.patch, batch or recipe.batch
     turn = recipe.turn if turn is None else turn
@@ -175,7 +182,8 @@ def train(
         observation, held_out_model, target = _over(validation, scale)
         held_out = Batch(observation, target)
     best: PlayerState | None = None
-    start = time.perf_counter()
+    first = None if start is None else jax.tree.map(jnp.copy, state.players[NETWORK])
+    began = time.perf_counter()
 
     with ExitStack() as stack:
         run: Run | None = None
@@ -188,11 +196,15 @@ def train(
                 "average": recipe.average, "turn": turn, "pace": pace, "data": _digest(data),
                 "validation": validation and _digest(validation), "experiment": configuration or {},
             }  # fmt: skip
+            if first is not None:
+                settings["start"] = _name_of(*jax.tree.leaves(first.parameters))
             run = stack.enter_context(open_run(folder, settings))
             done, state, record = run.resume(state, resume)
             history = _History(**record.get("history", {}))
             best = _best(run, state, history)
             stack.enter_context(run.writing(done))
+        if first is not None and held_out is not None and history.best_step == 0:
+            best, history.best = first, judge(first, held_out, held_out_model)
         source = turned_crops(data, patch, seed) if turn else crops(data, patch, seed)
         read = stacked if run is None else loader
         records = read(source, batch, start=done, process=jax.process_index(), processes=jax.process_count())
@@ -206,7 +218,7 @@ def train(
             done += 1
             if budget is not None:
                 values[NETWORK].block_until_ready()
-            last = done == steps or (budget is not None and time.perf_counter() - start >= budget)
+            last = done == steps or (budget is not None and time.perf_counter() - began >= budget)
             report, look = last or done % REPORT_EVERY == 0, last or done % every == 0
             figures: dict[str, float] = {}
             if report or look:
@@ -232,9 +244,21 @@ def train(
     def network(player: PlayerState) -> Network:
         return Network(system, bands, sizes or {}, merge(players[NETWORK], jax.device_get(player)), scale)
 
-    seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - began
     chosen = None if best is None else network(best)
     return Training(network(state.players[NETWORK]), history.losses, done, seconds, chosen)
+
+
+def _copied(network: Network, system: System, bands: Bands) -> Any:
+    """The module of a network, ready to be trained further."""
+    if (network.system.name, network.bands) != (system.name, bands):
+        raise InputError(
+            f"training of {system.name} for {bands} cannot start from {network.system.name} for {network.bands}; give a "
+            "network of the same system and bands."
+        )
+    module = nnx.clone(network.module)
+    module.train()
+    return module
 
 
 def _unit(target: jax.Array) -> float:
@@ -255,9 +279,13 @@ def _batches(records: Iterator[dict[str, np.ndarray]]) -> Iterator[Batch]:
 
 def _digest(data: Simulation) -> str:
     """A short name for the very values of some pairs."""
+    return _name_of(*(data.observation[name] for name in sorted(data.observation)), data.target)
+
+
+def _name_of(*arrays: Any) -> str:
     content = hashlib.sha256()
-    for image in (*(data.observation[name] for name in sorted(data.observation)), data.target):
-        content.update(np.ascontiguousarray(image).tobytes())
+    for array in arrays:
+        content.update(np.ascontiguousarray(array).tobytes())
     return content.hexdigest()[:16]
 
 
@@ -277,7 +305,7 @@ def _check_finite(system: System, state: TrainState, batch: int, run: Run | None
 
 def _best(run: Run, state: TrainState, history: _History) -> PlayerState | None:
     """The best network of a run that is gone on with; a damaged one is given up, with a warning."""
-    if history.best is None:
+    if history.best is None or history.best_step == 0:
         return None
     if damage := run.checkpoints.damage(history.best_step):
         warnings.warn(

@@ -75,6 +75,8 @@ def make_players(
     adversary = method.adversary
 
     def alone(modules: Mapping[str, Any], batch: Batch, model: ObservationModel, key: Array) -> Array:
+        if method.stochastic is not None:
+            return method.stochastic(modules[NETWORK], batch.observation, model, batch.target, key)
         return method.loss(modules[NETWORK], batch.observation, model, batch.target)
 
     def against(modules: Mapping[str, Any], batch: Batch, model: ObservationModel, key: Array) -> Array:

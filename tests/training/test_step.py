@@ -146,6 +146,16 @@ def test_statistics_are_those_of_the_whole_batch_and_dropout_differs_by_device()
     assert len({mask.tobytes() for mask in masks}) == len(masks) == 4
 
 
+def test_a_stochastic_loss_draws_anew_at_each_step_and_alike_on_all_devices() -> None:
+    def drawn(module, observation, model, target, key):
+        return module.offset[...] + jax.random.uniform(key)
+
+    method = dataclasses.replace(gain(optimiser=lambda n: optax.sgd(0.0)), stochastic=drawn)
+    (_, _, shared), (_, _, alone) = run(method, 3), run(method, 3, Devices((jax.devices()[0],)))
+    assert len(set(shared)) == 3
+    np.testing.assert_allclose(shared, alone, rtol=1e-6)
+
+
 def test_nothing_is_traced_or_compiled_after_the_first_step() -> None:
     events: list[str] = []
     jax.monitoring.register_event_duration_secs_listener(lambda name, _, **__: events.append(name))
