@@ -150,7 +150,7 @@ class FilterGenerator(nnx.Module):
         self.taps = taps
         self.encoders = nnx.List([Rectified(i, o, rngs=rngs) for i, o in pairwise((widths[0], *widths))])
         small, outputs = widths[-1], (widths[1], *widths[1:-1])
-        self.decoders = nnx.List()
+        self.decoders: nnx.List[Rectified] = nnx.List()
         for skip, width in zip(widths[-2::-1], outputs[::-1], strict=True):
             self.decoders.append(Rectified(small + skip, width, rngs=rngs))
             small = width

@@ -253,8 +253,8 @@ def _copied(network: Network, system: System, bands: Bands) -> Any:
     """The module of a network, ready to be trained further."""
     if (network.system.name, network.bands) != (system.name, bands):
         raise InputError(
-            f"training of {system.name} for {bands} cannot start from {network.system.name} for {network.bands}; give a "
-            "network of the same system and bands."
+            f"training of {system.name} for {bands} cannot start from {network.system.name} for {network.bands}; give "
+            "a network of the same system and bands."
         )
     module = nnx.clone(network.module)
     module.train()
