@@ -73,8 +73,8 @@ def cg_step(
 ) -> Array:
     """Half-quadratic data step ``argmin_x sum_k weight_k |A_k x - y_k|^2 + penalty |x - prior|^2`` for any operators.
 
-    Conjugate gradients from ``prior``; gradients are those of the exact solution, see
-    `jfusion.solvers.cg.conjugate_gradient`.
+    Conjugate gradients from ``prior``; few steps also give a sound gradient in ``prior``, while that in the weights is
+    the exact solution's, see `jfusion.solvers.cg.conjugate_gradient`.
 
     Args:
         prior: what the prox gave, ``(batch, height, width, band)``.
@@ -93,7 +93,7 @@ def cg_step(
         return sum((w * model[k].T(model[k](x)) for k, w in weight.items()), penalty * x)
 
     rhs = sum((w * model[k].T(observation[k]) for k, w in weight.items()), penalty * prior)
-    return conjugate_gradient(normal, rhs, prior, steps=steps, tolerance=tolerance)[0]
+    return conjugate_gradient(normal, rhs, prior, shift=penalty, steps=steps, tolerance=tolerance)[0]
 
 
 def closed_form_step(

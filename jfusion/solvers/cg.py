@@ -78,18 +78,21 @@ def conjugate_gradient(
     rhs: Array,
     start: Array | None = None,
     *,
+    shift: Array | float | None = None,
     steps: int = 100,
     tolerance: float = 1e-6,
 ) -> tuple[Array, Convergence]:
     """Solves ``A x = rhs`` for a symmetric positive definite ``A``, each leading axis a system of its own.
 
     Differentiable in both modes in ``rhs`` and in whatever ``operator`` closes over: the derivative solves the same
-    system once more, so it is that of the exact solution however early the iteration stopped.
+    system once more, as far as the steps and the tolerance allow.
 
     Args:
         operator: applies ``A`` to ``(..., height, width, band)``, such as ``lambda x: H.T(H(x)) + mu * x``.
         rhs: right-hand side ``(..., height, width, band)``.
-        start: first guess; zero where it is None.
+        start: first guess, of no effect on the derivative; zero where it is None.
+        shift: m where ``A = B + m`` and B is singular, as in a proximal step. Cotangents g are then solved for from
+            ``g / m``, which is exact where B sees nothing, and in few steps they would else be far off.
         steps: most steps that are taken.
         tolerance: a system stops when ``|rhs - A x| <= tolerance |rhs|``.
 
@@ -110,8 +113,14 @@ def conjugate_gradient(
         return _iterate(operator, b, tolerance**2 * jax.lax.stop_gradient(scale), steps)
 
     def solve_cotangent(_: object, b: Array) -> tuple[Array, tuple[Array, Array]]:
-        return _iterate(operator, b, tolerance**2 * _inner(b, b), steps)
+        goal = tolerance**2 * _inner(b, b)
+        if shift is None:
+            return _iterate(operator, b, goal, steps)
+        guess = b / shift
+        correction, aux = _iterate(operator, b - operator(guess), goal, steps)
+        return guess + correction, aux
 
+    start = None if start is None else jax.lax.stop_gradient(start)
     residual = rhs if start is None else rhs - operator(start)
     x, (history, taken) = jax.lax.custom_linear_solve(
         operator, residual, solve, solve_cotangent, symmetric=True, has_aux=True

@@ -51,6 +51,19 @@ def test_spectral_step_minimises(weight, pair) -> None:
     np.testing.assert_allclose(jax.grad(cost)(own, 2 * SRF)[1], 0, atol=1e-4)
 
 
+def test_gradient_after_few_steps_is_that_of_the_result(pair) -> None:
+    """Also where a stiff problem is far from solved."""
+    prior, observation, model = pair
+    target, weight = jnp.roll(prior, 1, -1), {"lr": 200.0, "guide": 200.0}
+
+    def loss(move):
+        moved = prior + move * jnp.flip(prior)
+        return jnp.mean((cg_step(moved, observation, model, weight, steps=3) - target) ** 2)
+
+    numeric = (loss(jnp.asarray(0.02)) - loss(jnp.asarray(-0.02))) / 0.04
+    np.testing.assert_allclose(jax.grad(loss)(jnp.asarray(0.0)), numeric, rtol=0.1)
+
+
 def test_no_other_layout(pair) -> None:
     with pytest.raises(InputError, match="loop, scan, remat"):
         run_stages([Positive(1.0)], lambda stage, x: (x, x), pair[0], "unrolled")  # type: ignore[arg-type]
