@@ -16,9 +16,9 @@ whose phi is known only by what the denoiser does. Fifteen turns, from V = G = 0
 FFDNet sees each coefficient's image stretched from 0 to 1, and is told noise of lambda / (2 mu) over the width of that
 stretch; gamma = 1, lambda = 0.001. The stages are D A; the product is the last one.
 
-Nothing is trained on pairs: the published weights of the denoiser are frozen (`jfusion.training.originals` reads them
-when they are there). Without them the denoiser learns, as its paper says but from the coefficients of the scenes to
-learn from, to remove white noise of 0 to 75 / 255: squared error, Adam from 1e-3. Images are divided by their 99.9 %
+The paper trains nothing and freezes the published weights of the denoiser. Here the denoiser learns, as its own paper
+says but from the coefficients of the scenes to learn from, to remove white noise of 0 to 75 / 255: squared error, Adam
+from 1e-3. Images are divided by their 99.9 %
 quantile (release: by their maximum), since mu and lambda count in their units. The operators are those of the
 observation model; no other physics is offered, for no training would find it.
 
@@ -155,8 +155,8 @@ CNN_FUS = System(
         tiny={"turns": 3, "width": 4, "depth": 3},
         compact={"width": 32, "depth": 8},
     ),
-    differences="Images need not be square; the published weights of FFDNet are loaded where the user has them, and "
-    "else it learns from the coefficients of the scenes to learn from.",
+    differences="Images need not be square; FFDNet learns from the coefficients of the scenes to learn from, where the "
+    "release has its published weights.",
     parameters=(485_316, Bands(103, 4, 5)),
     needs_model=True,
 )

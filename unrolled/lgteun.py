@@ -38,8 +38,7 @@ Differences from the release:
 - Images are divided by their 99.9 % quantile (release: 2^11 - 1/2).
 - Any size: below and to the right images are mirrored up to whole windows at half the size, and the product is cropped.
 - Images larger than 128 x 128 pixels, which all of the paper's are, pass the Fourier domain in blocks of that size. A
-  transform of another size has other frequencies than the network has learned: trained on 32 x 32 pixels, a small one
-  gave 43.9 dB on 334 x 164 pixels in blocks of 32 x 32, and 39.8 dB at once.
+  transform of another size has other frequencies than the network has learned.
 - Any ratio: its prime factors take the place of 2 and 2.
 - More than one guide band (the paper has one): R and R' have that many outputs and inputs.
 """

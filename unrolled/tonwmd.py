@@ -52,8 +52,8 @@ from jfusion.layers.batch_norm import ConvNorm
 from jfusion.layers.conv import Conv
 from jfusion.layers.init import tf_he_normal
 from jfusion.layers.prelu import PReLU
-from jfusion.operators import Blur, Observation, ObservationModel, upsample
-from jfusion.operators.psf import gaussian_profile
+from jfusion.metrics import ssim
+from jfusion.operators import Observation, ObservationModel, upsample
 from jfusion.tasks import SPATIOSPECTRAL
 from unrolled.closed_form import LinearPhysics, LinearSensors
 from unrolled.stages import Basis, Options, Stages, finish, spectral_step
@@ -241,24 +241,6 @@ def spectral_angle(x: Array, y: Array) -> Array:
     return jnp.mean(jnp.arccos(jnp.clip(jnp.sum(x * y, -1) / (norms + 1e-3), -1 + 1e-6, 1 - 1e-6)))
 
 
-def structural_similarity(x: Array, y: Array) -> Array:
-    """SSIM of images with values to 1, mean over windows inside them and over bands, ``(batch,)``.
-
-    Wang et al., "Image quality assessment: from error visibility to structural similarity", TIP 13(4), 2004: Gaussian
-    windows of 11 x 11 pixels and deviation 1.5.
-
-    Raises:
-        InputError: the images are smaller than a window.
-    """
-    profile = gaussian_profile(1.5, 11)
-    mean = Blur((profile, profile), "valid")
-    mean_x, mean_y = mean(x), mean(y)
-    variances = mean(x**2 + y**2) - mean_x**2 - mean_y**2
-    covariance = mean(x * y) - mean_x * mean_y
-    light = (2 * mean_x * mean_y + 0.01**2) / (mean_x**2 + mean_y**2 + 0.01**2)
-    return jnp.mean(light * (2 * covariance + 0.03**2) / (variances + 0.03**2), (1, 2, 3))
-
-
 def three_fold_loss(network: TONWMD, observation: Observation, model: ObservationModel, target: Array) -> Array:
     """Spatial, spectral and structural errors of X_cnn, the decay of the kernels, and the misfit of learned responses.
 
@@ -269,7 +251,7 @@ def three_fold_loss(network: TONWMD, observation: Observation, model: Observatio
     errors = (
         jnp.mean(jnp.abs(estimate - target))
         + 1e-3 * spectral_angle(estimate, target)
-        + 1e-3 * jnp.mean((1 - structural_similarity(estimate, target)) ** 2)
+        + 1e-3 * jnp.mean((1 - ssim(estimate, target)) ** 2)
     )
     return errors + 1e-4 * network.residual.decay() + network.sensors.misfit(observation, model, target)
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from rich.table import Table
 
+from jfusion.cli import cores
+
 PACKAGES = ("jfusion", "jax", "jaxlib", "flax", "torch")
 
 
@@ -57,11 +59,6 @@ class Section:
         for row in self.rows:
             table.add_row(*row)
         return table
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor() -> str:

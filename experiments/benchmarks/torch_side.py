@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from experiments.benchmarks import torch_nets
 from experiments.benchmarks.cases import Case
-from experiments.benchmarks.tables import cores
+from jfusion.cli import cores
 
 Parameters = Mapping[str, Mapping[str, np.ndarray]]
 """Of "network" and, where there is one, "critics": arrays by their path in jfusion."""

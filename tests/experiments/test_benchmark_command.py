@@ -82,7 +82,7 @@ def test_rivals_have_turns() -> None:
 
 
 def test_work_is_done_elsewhere_and_its_errors_are_sentences() -> None:
-    assert processes.alone("tables.cores") == tables.cores()
+    assert processes.alone("tables.revision") == tables.revision()
     with pytest.raises(RunError, match=r"tables\.nothing failed: AttributeError"):
         processes.alone("tables.nothing")
 

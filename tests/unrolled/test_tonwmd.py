@@ -15,7 +15,6 @@ from unrolled.tonwmd import (
     Regions,
     optimised,
     spectral_angle,
-    structural_similarity,
     three_fold_loss,
 )
 
@@ -66,13 +65,6 @@ def test_attention_stays_within_its_region_and_is_not_scaled() -> None:
             y[0, rows : rows + 3, columns : columns + 3].reshape(9, 4), pixels + drawn, atol=1e-5
         )
     np.testing.assert_allclose(regions(x[:, :6, 6:]), y[:, :6, 6:], atol=1e-5)
-
-
-def test_similarity_is_that_of_the_metrics() -> None:
-    keys = jax.random.split(jax.random.key(2))
-    x, y = (jax.random.uniform(key, (2, 13, 14, 3)) for key in keys)
-    y = 0.7 * x + 0.3 * y
-    np.testing.assert_allclose(structural_similarity(x, y), ssim(x, y), atol=1e-5)
 
 
 def test_angle_has_finite_slopes_where_spectra_agree_or_vanish() -> None:

@@ -48,7 +48,7 @@ class Variable:
         body: bytes | memoryview = self._body
         if self._deflated:
             body = zlib.decompressobj().decompress(body, self._start + 16 + 8 * count)
-        code, start, size = _tag(body, self._start, self._order)
+        code, start, size = tag(body, self._start, self._order)
         if code not in STORED:
             raise ValueError(f"{self.name} stores its numbers as type {code}, which does not exist")
         stored = np.dtype(self._order + STORED[code])
@@ -88,10 +88,10 @@ def _variable(
     head: bytes | memoryview, start: int, order: str, body: memoryview, *, deflated: bool
 ) -> Iterator[Variable]:
     """The matrix whose parts begin at `start`, unless it has no name or is of a class without a shape."""
-    _, flags_at, flags_size = _tag(head, start, order)
+    _, flags_at, flags_size = tag(head, start, order)
     (flags,) = struct.unpack_from(order + "I", head, flags_at)
-    shape_code, shape_at, shape_size = _tag(head, _after(flags_at, flags_size), order)
-    _, name_at, name_size = _tag(head, _after(shape_at, shape_size), order)
+    shape_code, shape_at, shape_size = tag(head, _after(flags_at, flags_size), order)
+    _, name_at, name_size = tag(head, _after(shape_at, shape_size), order)
     name = bytes(head[name_at : name_at + name_size]).decode("ascii", errors="replace")
     if not name or not 1 <= flags & 0xFF <= 15 or STORED.get(shape_code) != "i4":
         return
@@ -104,7 +104,7 @@ def _variable(
     yield Variable(name, shape, dtype, body, deflated, _after(name_at, name_size), order)
 
 
-def _tag(data: bytes | memoryview, position: int, order: str) -> tuple[int, int, int]:
+def tag(data: bytes | memoryview, position: int, order: str) -> tuple[int, int, int]:
     """Type, place and size of an element's data; up to four bytes may stand in the tag itself."""
     word, size = struct.unpack_from(order + "II", data, position)
     if word >> 16:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jfusion.data.readers.mat5 import CLASSES, COMPRESSED, FILE_HEADER, MATRIX, STORED
+from jfusion.data.readers.mat5 import CLASSES, COMPRESSED, FILE_HEADER, MATRIX, STORED, tag
 
 CELL, STRUCT, TEXT = 1, 2, 4
 ENCODINGS = {1: "latin1", 2: "latin1", 16: "utf8"}
@@ -36,17 +36,15 @@ def variables(content: memoryview) -> Iterator[tuple[str, Any]]:
 
 
 def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
-    """Type and content of the elements one after another; up to four bytes may stand in the tag itself."""
+    """Type and content of the elements one after another."""
     position = 0
     while position < len(data):
-        word, size = struct.unpack_from(f"{order}II", data, position)
-        small = word >> 16
-        start = position + (4 if small else 8)
-        body = data[start : start + (small or size)]
-        if len(body) < (small or size):
+        code, start, size = tag(data, position, order)
+        body = data[start : start + size]
+        if len(body) < size:
             raise ValueError("an element runs past the end")
-        yield word & 0xFFFF, body
-        position = position + 8 if small else start + size + (0 if word == COMPRESSED else -size % 8)
+        yield code, body
+        position = start + size + (0 if code == COMPRESSED else -(start + size - position) % 8)
 
 
 def _matrix(body: memoryview, order: str) -> tuple[str, Any]:
