@@ -43,7 +43,7 @@ from jfusion.operators import ObservationModel
 from jfusion.report.environment import environment
 from jfusion.training.loop import build
 from jfusion.training.players import make_players
-from jfusion.training.step import Batch, Devices, Player, begin, make_step
+from jfusion.training.step import Batch, Devices, Player, begin, make_step, may_lock
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,13 +196,18 @@ def timer(study: Study, case: Case) -> Callable[[int], float]:
     """``seconds(steps)``: of so many train steps, one after the other; the compiled step is warm.
 
     Raises:
-        RunError: the memory of the devices does not suffice.
+        RunError: the devices have too little memory, or are of a CPU and may wait for one another for ever.
     """
     count, patches = case
     devices = first_devices(count)
     step = make_step(study.players, devices, study.recipe.parts, study.recipe.dtype)
     state, model = devices.replicate((begin(study.players, study.modules), study.model))
     batch = devices.share(study.batch(patches, jax.process_index(), jax.process_count()))
+    if may_lock(step, devices, state, batch, model):
+        raise RunError(
+            f"the step calls LAPACK, for which {count} devices of a CPU may wait for one another for ever; measure it "
+            "with --devices 1 here, or on accelerators."
+        )
 
     def seconds(steps: int) -> float:
         nonlocal state
@@ -265,7 +270,8 @@ def assumptions(dtype: DType, utilisation: float, work: Sequence[Work]) -> list[
         "Communication overlaps nothing. Latency of links, dispatch and loading of data are left out, so that small "
         "steps on many chips come out too fast.",
         "Flops, traffic and memory are those of the program that XLA compiles for this machine. Held against what the "
-        "TPU's own compiler says of four systems, flops agree within 6 % and seconds within a factor of 3.",
+        "TPU's own compiler says of four systems, flops agree within 6 % and seconds within a factor of 3. On a CPU "
+        "they count the channel of zeros that joins an odd number of channels in a convolution.",
     ]
     if loops := max(one.loops for one in work):
         said.append(f"The bodies of {loops} loops are counted once, however often they run, so it comes out too fast.")

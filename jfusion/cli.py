@@ -28,19 +28,13 @@ def cores() -> int:
 
 
 def use_all_cores(devices: int | None = None) -> None:
-    """One jax device a core, or ``devices``, which halves training time on CPU; before jax computes anything.
-
-    Their thread pool is larger than the devices are many: eigenvectors of a batch wait in it for one another, and two
-    devices that find no thread left wait for ever.
-    """
+    """One jax device a core, or ``devices``, which halves training time on CPU; before jax computes anything."""
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
     import jax
 
-    devices = devices or cores()
-    os.environ.setdefault("PJRT_NPROC", str(3 * devices))
     with contextlib.suppress(RuntimeError):  # jax has begun to compute
-        jax.config.update("jax_num_cpu_devices", devices)
+        jax.config.update("jax_num_cpu_devices", devices or cores())
 
 
 def emit(value: Any) -> None:

@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from jfusion.errors import InputError, RunError
 from jfusion.operators import Observation, ObservationModel, scaled
 from jfusion.progress import Progress, silent
 from jfusion.training.players import CRITICS, NETWORK, make_players
-from jfusion.training.step import Batch, Devices, PlayerState, TrainState, begin, make_judge, make_step, merge
+from jfusion.training.step import Batch, Devices, PlayerState, TrainState, begin, make_judge, make_step, may_lock, merge
 
 if TYPE_CHECKING:
     from jfusion.training.folder import Run
@@ -176,7 +177,6 @@ def train(
     players, modules = make_players(method, module, bands, steps, seed, sizes or {}, pace)
     devices = Devices.of(batch, recipe.parts)
     state, done, history = begin(players, modules, seed), 0, _History()
-    judge = make_judge(players[NETWORK], method.loss)
     held_out, held_out_model = None, data.model
     if validation is not None:
         observation, held_out_model, target = _over(validation, scale)
@@ -203,15 +203,21 @@ def train(
             history = _History(**record.get("history", {}))
             best = _best(run, state, history)
             stack.enter_context(run.writing(done))
-        if first is not None and held_out is not None and history.best_step == 0:
-            best, history.best = first, judge(first, held_out, held_out_model)
         source = turned_crops(data, patch, seed) if turn else crops(data, patch, seed)
         read = stacked if run is None else loader
         records = read(source, batch, start=done, process=jax.process_index(), processes=jax.process_count())
         stack.callback(records.close)
-        batches = devices.prefetch(_batches(records))
+        batches = _batches(records)
+        example = next(batches)
         step = make_step(players, devices, recipe.parts, recipe.dtype)
+        if may_lock(step, devices, state, devices.share(example), data.model):
+            devices = devices.one()
+            step = make_step(players, devices, recipe.parts, recipe.dtype)
         state, model = devices.replicate((state, data.model))
+        judge = make_judge(players[NETWORK], method.loss, devices)
+        if first is not None and held_out is not None and history.best_step == 0:
+            best, history.best = first, judge(first, held_out, held_out_model)
+        batches = devices.prefetch(chain([example], batches))
 
         while done < steps:
             state, values = step(state, next(batches), model)

@@ -265,6 +265,11 @@ class Devices:
         chosen = ([d for d in everyone if d.process_index == p][:count] for p in range(processes))
         return Devices(tuple(device for process in chosen for device in process))
 
+    def one(self) -> Devices:
+        """The first device of each process."""
+        by_process = {device.process_index: device for device in reversed(self.devices)}
+        return Devices(tuple(by_process[process] for process in sorted(by_process)))
+
     @property
     def local(self) -> int:
         """Devices of this process."""
@@ -320,15 +325,24 @@ def make_step(players: Mapping[str, Player], devices: Devices, parts: int = 1, d
     return parallel
 
 
+def may_lock(step: Any, devices: Devices, state: TrainState, batch: Batch, model: ObservationModel) -> bool:
+    """Whether several CPU devices that run a step together may wait for one another for ever.
+
+    They share a pool of as many threads as there are cores. A device that waits for the gradients of the others keeps
+    its thread, and LAPACK's routines wait for threads that share out a stack of matrices.
+    """
+    shared = devices.local > 1 and devices.devices[0].platform == "cpu"
+    return shared and "lapack" in step.lower(state, batch, model).as_text()
+
+
 def make_judge(
-    player: Player, loss: Callable[[Any, Observation, ObservationModel, Array], Array]
+    player: Player, loss: Callable[[Any, Observation, ObservationModel, Array], Array], devices: Devices
 ) -> Callable[[PlayerState, Batch, ObservationModel], float]:
     """``judge(state, images, model)``: the mean over all images, however many, of the loss of each.
 
-    Images are shared out over all devices of all processes; what is added to make the shares even weighs nothing.
-    Every process is given all of the images.
+    Images are shared out over the devices; what is added to make the shares even weighs nothing. Every process is given
+    all of the images.
     """
-    devices = Devices.all()
 
     @partial(jax.pmap, axis_name=AXIS, in_axes=(None, 0, 0, None), out_axes=None, devices=devices.devices)
     def parallel(state: PlayerState, images: Batch, weights: Array, model: ObservationModel) -> Array:

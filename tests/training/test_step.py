@@ -14,7 +14,7 @@ from jfusion.catalogue import Bands
 from jfusion.errors import InputError
 from jfusion.solvers.prox import project_simplex
 from jfusion.training.players import CRITICS, NETWORK, make_optimiser, make_players, paced
-from jfusion.training.step import Batch, Devices, begin, enter, make_step
+from jfusion.training.step import Batch, Devices, begin, enter, make_step, may_lock
 
 DATA = toys.simulation(4, 8)
 BANDS = Bands.of(DATA.observation, DATA.model)
@@ -202,6 +202,25 @@ def test_devices_divide_the_batch(batch: int, parts: int, devices: int) -> None:
     if parts > 1:
         with pytest.raises(InputError, match="multiple of"):
             Devices.of(batch + 1, parts)
+
+
+def test_only_lapack_on_several_cpu_devices_may_lock() -> None:
+    def lowest(modules, batch, model, key):
+        gain = modules["x"].gain[...]
+        return jnp.linalg.eigvalsh(jnp.diag(gain)[None] + batch.target.mean()).min()
+
+    def asked(loss, devices: Devices) -> bool:
+        module = Gain(BANDS, nnx.Rngs(0))
+        players = {"x": enter(module, loss, optax.sgd(0.0))}
+        step, state = make_step(players, devices), begin(players, {"x": module})
+        return may_lock(step, devices, state, devices.share(BATCH), DATA.model)
+
+    two = Devices.of(4)
+    assert len(two.devices) == 2
+    assert two.one().devices == two.devices[:1]
+    assert asked(lowest, two)
+    assert not asked(lowest, two.one())
+    assert not asked(lambda modules, batch, model, key: modules["x"].gain[...].sum(), two)
 
 
 def test_failure_is_remembered_by_its_first_step() -> None:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jfusion.catalogue import Layout, Table
 from jfusion.errors import InputError
-
-Layout = Callable[[np.ndarray], np.ndarray]
-Table = Mapping[str, tuple[str, Layout]]
-"""The original's name and how its axes are brought into our order, by the path of our parameter, such as
-`{"head/kernel": ("conv1.weight", torch_kernel), "head/bias": ("conv1.bias", as_is)}`."""
 
 
 def load_original(module: nnx.Module, arrays: Mapping[str, np.ndarray], table: Table) -> None:
@@ -58,33 +54,3 @@ def _laid_out(array: np.ndarray, layout: Layout) -> np.ndarray | None:
         return layout(array)
     except ValueError:
         return None
-
-
-def as_is(array: np.ndarray) -> np.ndarray:
-    """The same: vectors; kernels of TensorFlow and Keras but transposed ones."""
-    return array
-
-
-def torch_kernel(array: np.ndarray) -> np.ndarray:
-    """PyTorch's `(out, in, *window)` to `(*window, in, out)`; a linear layer's `(out, in)` to `(in, out)`."""
-    return np.moveaxis(array, (0, 1), (-1, -2))
-
-
-def torch_transposed_kernel(array: np.ndarray) -> np.ndarray:
-    """PyTorch's `(in, out, *window)` of a transposed convolution to `(*window, in, out)`; none is flipped."""
-    return np.moveaxis(array, (0, 1), (-2, -1))
-
-
-def tensorflow_transposed_kernel(array: np.ndarray) -> np.ndarray:
-    """TensorFlow's `(*window, out, in)` of a transposed convolution to `(*window, in, out)`."""
-    return np.swapaxes(array, -1, -2)
-
-
-def matlab_kernel(array: np.ndarray) -> np.ndarray:
-    """MatConvNet's `(height, width, in, out)`, from which MATLAB drops ones at the end."""
-    return array.reshape(array.shape + (1,) * (4 - array.ndim))
-
-
-def matlab_vector(array: np.ndarray) -> np.ndarray:
-    """`(n, 1)` or `(1, n)` to `(n,)`."""
-    return array.ravel()
