@@ -4,15 +4,11 @@ Networks against the same ones in plain PyTorch, the loader against the step, me
 unrolled networks, and a large scene against GDAL. Whatever is compared runs in turns, each in its own process, so that
 ratios mean something where times do not; the machine should have nothing else to do. The report is written after each
 part, so that a run that is stopped has said what it knows.
-
-All of them ask the C library for memory in large pages (`LARGE_PAGES`): XLA and PyTorch return large arrays to the
-system after each step, and a tenth to a fifth of a step can be the making of small pages.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -30,9 +26,6 @@ from experiments.benchmarks.tables import Section, facts, report
 from jfusion.cli import answered
 from jfusion.errors import InputError
 from jfusion.files import check_output, replaced
-
-LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""Environment of all processes that are measured, where it says nothing else."""
 
 RESULTS = Path(__file__).with_name("results.md")
 
@@ -78,8 +71,6 @@ def run(settings: Settings) -> None:
     """
     if settings.rounds < 1:
         raise InputError(f"there must be one round at least, but --rounds is {settings.rounds}.")
-    for name, value in LARGE_PAGES.items():
-        os.environ.setdefault(name, value)
     out = settings.out or (None if settings.smoke else RESULTS)
     if out is not None:
         check_output(out, overwrite=True)

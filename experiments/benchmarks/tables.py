@@ -99,7 +99,6 @@ def facts(command: str, revision: str) -> dict[str, str]:
         "versions": ", ".join(
             [f"Python {platform.python_version()}", *(f"{p} {_version(p)}" for p in PACKAGES), f"GDAL {_gdal()}"]
         ),
-        "memory of C": os.environ.get("GLIBC_TUNABLES") or "as the system has it",
         "date": datetime.now().astimezone().isoformat(timespec="minutes"),
         "revision": revision or "unknown",
         "command": f"`{command}`",
