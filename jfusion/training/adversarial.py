@@ -32,7 +32,8 @@ NON_SATURATING = Game(
 """Goodfellow et al., "Generative Adversarial Nets", 2014: cross-entropy; the network raises log D(fake)."""
 
 WASSERSTEIN = Game(critic=lambda real, fake: fake.mean() - real.mean(), network=lambda real, fake: -fake.mean())
-"""Arjovsky et al., "Wasserstein GAN", 2017; to be used with `gradient_penalty`, `spectral_norm` or clipped weights."""
+"""Arjovsky et al., "Wasserstein GAN", 2017; for critics of bounded slope: by `gradient_penalty`, by
+`jfusion.layers.spectral` or by clipped weights."""
 
 
 def least_squares(one: float | Array = 1.0, zero: float | Array = 0.0) -> Game:
@@ -97,39 +98,3 @@ def gradient_penalty(critic: nnx.Module, real: Array, fake: Array, key: Array, *
     # the root has no gradient at zero
     length = jnp.sqrt(jnp.sum(slope**2, tuple(range(1, slope.ndim))) + 1e-12)
     return jnp.mean((length - 1) ** 2)
-
-
-def spectral_norm(kernel: Array, u: Array, iterations: int = 1) -> tuple[Array, Array]:
-    """A kernel ``(..., out)`` divided by its largest singular value as a matrix ``(inputs, out)``, and the next ``u``.
-
-    Miyato et al., "Spectral Normalization for Generative Adversarial Networks", 2018, algorithm 1. ``u`` ``(out,)`` is
-    the singular vector that power iteration has reached; the gradient goes through the singular value alone.
-    """
-    matrix = kernel.reshape(-1, kernel.shape[-1])
-    fixed = lax.stop_gradient(matrix)
-    for _ in range(iterations):
-        v = _unit(fixed @ u)
-        u = _unit(v @ fixed)
-    return kernel / (v @ matrix @ u).astype(kernel.dtype), u
-
-
-def _unit(x: Array) -> Array:
-    return x / (jnp.linalg.norm(x) + 1e-12)
-
-
-class SpectralNorm(nnx.Module):
-    """A layer whose ``kernel`` passes `spectral_norm` at every call; iterates in training, stands still in ``eval``."""
-
-    def __init__(self, layer: Any, *, rngs: nnx.Rngs) -> None:
-        self.layer = layer
-        self.u = nnx.BatchStat(_unit(jax.random.normal(rngs.params(), layer.kernel.shape[-1:])))
-        self.deterministic = False
-
-    def __call__(self, x: Array) -> Array:
-        """What the layer gives with the normalised kernel."""
-        kernel, u = spectral_norm(self.layer.kernel[...], self.u[...])
-        if not self.deterministic:
-            self.u[...] = u
-        layer = nnx.clone(self.layer)
-        layer.kernel[...] = kernel
-        return layer(x)

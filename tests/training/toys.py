@@ -11,8 +11,9 @@ from flax import nnx
 from jfusion.catalogue import Adversary, Bands, Paper, Recipe, System, Trained
 from jfusion.data.simulate import Simulation
 from jfusion.layers.conv import Conv
+from jfusion.layers.spectral import SpectralNorm
 from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf
-from jfusion.training.adversarial import RELATIVISTIC, WASSERSTEIN, SpectralNorm, gradient_penalty
+from jfusion.training.adversarial import RELATIVISTIC, WASSERSTEIN, gradient_penalty
 
 RATIO = 2
 
