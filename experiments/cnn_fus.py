@@ -6,6 +6,12 @@ The paper judges on CAVE and on the University of Pavia and learns nothing: it t
 Its release has Pavia's setting alone (ratio 5, a Gaussian of 2 pixels on 7 x 7, every fifth pixel from the first on,
 four bands like Ikonos', 30 and 35 dB of noise), and Pavia's file has no wavelengths to simulate these bands by. So the
 protocol is that on CAVE of DHSIS, by the same authors.
+
+With the published weights, whose file the release has:
+
+    jfusion import cnn_fus FFDNet_gray.mat weights.safetensors --scale 0.4
+    jfusion simulate jasper_ridge pair --guide-bands B1 B2 B3 B4 B5 B6 B7 --lr-snr 35 --guide-snr 40
+    jfusion fuse pair/lr.tif pair/guide.tif product.tif --system cnn_fus --weights weights.safetensors
 """
 
 from pathlib import Path

@@ -15,6 +15,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+import numpy as np
 from jax import Array
 
 from jfusion.errors import InputError
@@ -116,6 +117,34 @@ class Adversary:
     project: Callable[[Any], None] | None = None
 
 
+Layout = Callable[[np.ndarray], np.ndarray]
+Table = dict[str, tuple[str, Layout]]
+"""An array's name in a file and how its axes are brought into our order, by the path of our parameter, such as
+`{"head/kernel": ("conv1.weight", torch_kernel), "head/bias": ("conv1.bias", as_is)}`; see `jfusion.layers.layouts`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Original:
+    """Weights that were published with a system; their file stays with its authors, and a user brings it.
+
+    Attributes:
+        file: which file it is, in words.
+        table: of a module, ``table(module)``, all parameters; names without what stands before each name of a file.
+        bands: of the published network.
+        scale: what the images are divided by before they go in, in physical units, which are digital numbers where a
+            file says nothing else; None where the release has no such number.
+        unused: regular expression of names in the file that the network does without.
+        note: what the module does otherwise than the release, and what is to be done with the file first.
+    """
+
+    file: str
+    table: Callable[[Any], Table]
+    bands: Bands
+    scale: float | None
+    unused: str = ""
+    note: str = ""
+
+
 @dataclasses.dataclass(frozen=True)
 class Classical:
     """Ready at once: a function of the observation and its model."""
@@ -141,6 +170,9 @@ class Trained:
         stochastic: the loss of a training step where that draws numbers (noise, sensors),
             ``stochastic(module, observation, model, target, key)``; the key is another one at each step and the same on
             all devices. ``loss`` then only judges held-out images.
+        any_bands: whether the parameters do not depend on the bands nor on the ratio, so that a trained network serves
+            any pair.
+        originals: published weights that `jfusion.training.originals.published` puts into the module.
     """
 
     network: Callable[..., nnx.Module]
@@ -152,6 +184,8 @@ class Trained:
     project: Callable[[Any], None] | None = None
     adversary: Adversary | None = None
     stochastic: Callable[[Any, Observation, ObservationModel, Array, Array], Array] | None = None
+    any_bands: bool = False
+    originals: tuple[Original, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

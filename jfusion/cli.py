@@ -161,6 +161,24 @@ def fuse(arguments: argparse.Namespace) -> None:
             print(report)
 
 
+def import_weights(arguments: argparse.Namespace) -> None:
+    from jfusion.files import check_output
+
+    check_output(arguments.output, arguments.overwrite)
+    from jfusion import catalogue
+    from jfusion.catalogue import Bands
+    from jfusion.training import weights
+    from jfusion.training.originals.published import published
+
+    bands = Bands(*arguments.bands) if arguments.bands else None
+    network, original = published(catalogue.get(arguments.name), arguments.file, bands=bands, scale=arguments.scale)
+    weights.save(arguments.output, network)
+    if not arguments.quiet:
+        told = f"{network.system.title} for {network.bands}; images are divided by {network.scale:g}."
+        print(" ".join(filter(None, (told, original.note))), file=sys.stderr)
+    print(arguments.output)
+
+
 def _scene(text: str, key: str | None, nodata: float | None = None) -> Scene:
     """A file, or the first image of an embedded scene."""
     from jfusion.data import readers, scenes
@@ -278,6 +296,21 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--overwrite", action="store_true", help="replace OUT")
     sub.add_argument("--report", type=Path, metavar="DIR", help="write a page about the product")
     sub.add_argument("--json", action="store_true", help="say what was done as JSON")
+
+    sub = command(
+        "import", import_weights, "Make weights for `jfusion fuse` of a published file; `jfusion show` says which.",
+        "import fusionnet fusionnet.pth fusionnet.safetensors",
+    )  # fmt: skip
+    sub.add_argument("name", metavar="NAME", help="system, see `jfusion list`")
+    sub.add_argument("file", type=Path, metavar="FILE", help="of PyTorch, TensorFlow 1, Keras or MatConvNet")
+    sub.add_argument("output", type=Path, metavar="OUT", help="safetensors file to write")
+    sub.add_argument(
+        "--bands", type=int, nargs=3, metavar=("LR", "GUIDE", "RATIO"), help="of the network (default: the paper's)"
+    )
+    sub.add_argument(
+        "--scale", type=float, metavar="X", help="what images are divided by first (default: the release's)"
+    )
+    sub.add_argument("--overwrite", action="store_true", help="replace OUT")
 
     sub = command(
         "simulate", simulate, "Make a pair with truth from one hyperspectral image by Wald's protocol.",

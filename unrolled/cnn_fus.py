@@ -16,11 +16,11 @@ whose phi is known only by what the denoiser does. Fifteen turns, from V = G = 0
 FFDNet sees each coefficient's image stretched from 0 to 1, and is told noise of lambda / (2 mu) over the width of that
 stretch; gamma = 1, lambda = 0.001. The stages are D A; the product is the last one.
 
-The paper trains nothing and freezes the published weights of the denoiser. Here the denoiser learns, as its own paper
-says but from the coefficients of the scenes to learn from, to remove white noise of 0 to 75 / 255: squared error, Adam
-from 1e-3. Images are divided by their 99.9 %
-quantile (release: by their maximum), since mu and lambda count in their units. The operators are those of the
-observation model; no other physics is offered, for no training would find it.
+The paper trains nothing and freezes the published weights of the denoiser, which `jfusion import` reads from their
+file. Without it the denoiser learns, as its own paper says but from the coefficients of the scenes to learn from, to
+remove white noise of 0 to 75 / 255: squared error, Adam from 1e-3. Images are divided by their 99.9 % quantile
+(release: by their maximum), since mu and lambda count in their units. The operators are those of the observation model;
+no other physics is offered, for no training would find it.
 
 Differences from the release: images need not be square, pixels may lie at any phase, and borders are not periodic
 where the observation model says so.
@@ -36,8 +36,8 @@ import optax
 from flax import nnx
 from jax import Array
 
-from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
-from jfusion.layers.ffdnet import LARGEST_NOISE, FFDNet
+from jfusion.catalogue import Bands, Original, Paper, Recipe, System, Table, Trained
+from jfusion.layers.ffdnet import LARGEST_NOISE, FFDNet, published_names
 from jfusion.operators import Observation, ObservationModel
 from jfusion.solvers.sylvester import fuse_closed_form
 from jfusion.tasks import SPATIOSPECTRAL
@@ -125,6 +125,10 @@ def held_out_error(network: CNNFus, observation: Observation, model: Observation
     return denoising_error(network, observation, model, target, jax.random.key(0))
 
 
+def _denoiser(network: CNNFus) -> Table:
+    return {f"denoiser/{path}": entry for path, entry in published_names(network.denoiser).items()}
+
+
 CNN_FUS = System(
     name="cnn_fus",
     title="CNN-Fus",
@@ -154,6 +158,16 @@ CNN_FUS = System(
         ),
         tiny={"turns": 3, "width": 4, "depth": 3},
         compact={"width": 32, "depth": 8},
+        any_bands=True,
+        originals=(
+            Original(
+                file="FFDNet_gray.mat of FFDNet's release, also in that of CNN-Fus; it fits any bands",
+                table=_denoiser,
+                bands=Bands(103, 4, 5),
+                scale=None,
+                note="The release divides each scene by its maximum.",
+            ),
+        ),
     ),
     differences="Images need not be square; FFDNet learns from the coefficients of the scenes to learn from, where the "
     "release has its published weights.",

@@ -38,8 +38,9 @@ import optax
 from flax import nnx
 from jax import Array
 
-from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
+from jfusion.catalogue import Bands, Original, Paper, Recipe, System, Table, Trained
 from jfusion.layers.conv import Conv
+from jfusion.layers.layouts import torch_layer
 from jfusion.layers.resample import sample
 from jfusion.operators import Observation, ObservationModel, upsample
 from jfusion.tasks import SPATIOSPECTRAL
@@ -144,6 +145,23 @@ class GPPNN(nnx.Module):
         return finish(estimates, observation, model, self.steps(), **options)
 
 
+def _release(network: GPPNN) -> Table:
+    """The names in the release, whose physics is free."""
+    table: Table = {}
+    for k in range(len(network.stages)):
+        for key, name in (("lr", "LR"), ("guide", "PAN")):
+            units = {
+                f"sensors/free/{key}/0": f"get_{name}",
+                f"sensors/free/{key}/1": "get_HR_residual",
+                f"prox/{key}": "prox",
+            }
+            for path, unit in units.items():
+                theirs = f"{name.lower()}_blocks.{k}.{unit}.basic_unit"
+                table |= torch_layer(f"stages/{k}/{path}/first", f"{theirs}.0", use_bias=False)
+                table |= torch_layer(f"stages/{k}/{path}/second", f"{theirs}.2", use_bias=False)
+    return table
+
+
 GPPNN_SYSTEM = System(
     name="gppnn",
     title="GPPNN",
@@ -172,6 +190,15 @@ GPPNN_SYSTEM = System(
         ),
         tiny={"stages": 2, "width": 8},
         compact={"stages": 3, "width": 32},
+        originals=(
+            Original(
+                file="what the release's training saves as a state dict; it comes without weights",
+                table=_release,
+                bands=Bands(4, 1, 4),
+                scale=None,
+                note="The release divides each image by its maximum and aligns corners when it resizes.",
+            ),
+        ),
     ),
     differences="Images are resized at their true places, where the release aligns corners, and are divided by one "
     "number, where it divides each, the truth too, by its maximum; several guide bands share a block.",

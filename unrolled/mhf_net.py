@@ -27,11 +27,17 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import constant
 
-from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
+from jfusion.catalogue import Bands, Original, Paper, Recipe, System, Table, Trained
 from jfusion.classical.pixels import NEGLIGIBLE, least_squares, mix, subspace
 from jfusion.errors import InputError
 from jfusion.layers.conv import Conv, conv, conv_transpose
 from jfusion.layers.init import tf_truncated_normal
+from jfusion.layers.layouts import (
+    as_is,
+    tensorflow_depthwise_kernel,
+    tensorflow_pointwise_matrix,
+    tensorflow_transposed_kernel,
+)
 from jfusion.operators import Observation, ObservationModel
 from jfusion.operators.grid import prime_factors
 from jfusion.tasks import SPATIOSPECTRAL
@@ -395,6 +401,47 @@ _DIFFERENCES = (
     "image at a time. Ratios other than 4, 16 and 32 are split into fours and primes."
 )
 
+
+def _residual(ours: str, theirs: str, order: tuple[int, int, int]) -> Table:
+    """The three layers of a `Residual`, which the release numbers in that order."""
+    names = {"conv/kernel": "weights", "conv/bias": "biases", "scale": "scale", "offset": "beta"}
+    return {
+        f"{ours}/layers/{k}/{path}": (f"{theirs}/{name}{number}", as_is)
+        for k, number in enumerate(order)
+        for path, name in names.items()
+    }
+
+
+def _chain(ours: str, theirs: str, blocks: int) -> Table:
+    table: Table = {}
+    for k in range(blocks):
+        table |= _residual(f"{ours}/blocks/{k}", f"{theirs}_{k + 1}", (1, 3, 2))
+    return table
+
+
+def _up_sampler(ours: str, theirs: str, network: UpSampler) -> Table:
+    """The release numbers doublings and adjustments so that the last ones are 5 and 3 at any ratio."""
+    doublings = [f"enlarge/{k}/kernels/{j}" for k, part in enumerate(network.enlarge) for j in range(len(part.kernels))]
+    table: Table = {f"{ours}/blur/kernel": (f"{theirs}/Blur", tensorflow_depthwise_kernel)}
+    for number, path in enumerate(doublings, 6 - len(doublings)):
+        table[f"{ours}/{path}"] = f"{theirs}/Cfilter{number}", tensorflow_transposed_kernel
+    for k in range(len(network.adjust)):
+        table |= _residual(f"{ours}/adjust/{k}", f"{theirs}/Ajust{4 - len(network.adjust) + k}", (1, 2, 3))
+    return table
+
+
+def _release(network: MHFNet) -> Table:
+    """The names in the release of CMHF."""
+    table: Table = {"predict": ("YA1/A", tensorflow_pointwise_matrix), "spectra": ("B", tensorflow_pointwise_matrix)}
+    for k in range(len(network.response.kernels)):
+        table[f"response/kernels/{k}"] = f"TheCsX/Cfilter{k + 1 if k else ''}", as_is
+    for k, enlarge in enumerate(network.enlarge):
+        table |= _up_sampler(f"enlarge/{k}", f"E{k + 1}", enlarge)
+    for k, prox in enumerate(network.solution.prox, 1):
+        table |= _chain(f"solution/prox/{k - 1}", f"Pri{k}/resCNN_{k}", len(prox.blocks))
+    return table | _chain("solution/adjust", "FinalAjust/resCNN_101", len(network.solution.adjust.blocks))
+
+
 MHF_NET = System(
     name="mhf_net",
     title="MHF-Net (CMHF)",
@@ -417,6 +464,15 @@ MHF_NET = System(
         initialise=initialise,
         tiny={"stages": 2, "rank": 2, "adjust_blocks": 1},
         compact={"stages": 4, "rank": 8},
+        originals=(
+            Original(
+                file="CMHF-net/temp/TrainedNet/model-epoch-30 of the release, for CAVE and its responses",
+                table=_release,
+                bands=Bands(31, 3, 32),
+                scale=1,
+                note="Images go from 0 to 1.",
+            ),
+        ),
     ),
     differences=_DIFFERENCES,
     parameters=(3_006_763, Bands(31, 3, 32)),

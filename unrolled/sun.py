@@ -228,6 +228,7 @@ SUN_SYSTEM = System(
             "low-resolution pixel away from the border.",
         ),
         tiny={"stages": 2, "rank": 4, "window": 3, "width": 4},
+        any_bands=True,
     ),
     differences="Our own: the model is HySure's; a learned proximal step takes the place of the vector total "
     "variation, FUSE's closed form that of its data steps.",

@@ -41,9 +41,10 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import variance_scaling
 
-from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
+from jfusion.catalogue import Bands, Original, Paper, Recipe, System, Table, Trained
 from jfusion.layers.batch_norm import ConvNorm
 from jfusion.layers.conv import Conv
+from jfusion.layers.layouts import as_is, torch_batch_norm, torch_layer
 from jfusion.layers.prelu import PReLU
 from jfusion.operators import Observation, ObservationModel, upsample
 from jfusion.tasks import SPATIOSPECTRAL
@@ -190,6 +191,30 @@ def prior_loss(network: TSFN, observation: Observation, model: ObservationModel,
     return jnp.mean(jnp.abs(estimate - target)) + network.sensors.misfit(observation, model, target)
 
 
+def _conv_and_norm(ours: str, conv: str, norm: str) -> Table:
+    return torch_layer(f"{ours}/conv", conv) | torch_batch_norm(f"{ours}/norm", norm)
+
+
+def _slope(ours: str, theirs: str) -> Table:
+    return {f"{ours}/slope": (f"{theirs}.weight", as_is)}
+
+
+def _release(network: TSFN) -> Table:
+    """The names in the release."""
+    table = torch_layer("last", "layer_fusion.3") | _slope("activation", "layer_fusion.2")
+    table |= _conv_and_norm("mix", "layer_fusion.0", "layer_fusion.1")
+    for stream, number in (("lr", 1), ("guide", 2)):
+        table |= torch_layer(f"{stream}/first", f"input_{number}.0")
+        table |= _slope(f"{stream}/activation", f"input_{number}.1")
+        table |= _conv_and_norm(f"{stream}/last", f"output_{number}.0", f"output_{number}.1")
+        for k in range(len(getattr(network, stream).blocks)):
+            ours, theirs = f"{stream}/blocks/{k}", f"residual_layers_{number}.{k}.0"
+            table |= _slope(f"{ours}/activation", f"{theirs}.prelu")
+            for part, place in (("first", 1), ("second", 2)):
+                table |= _conv_and_norm(f"{ours}/{part}", f"{theirs}.conv{place}", f"{theirs}.bn{place}")
+    return table
+
+
 TSFN_SYSTEM = System(
     name="tsfn",
     title="TSFN with the minimum-distance criterion",
@@ -220,6 +245,15 @@ TSFN_SYSTEM = System(
         ),
         tiny={"width": 4, "blocks": 1},
         compact={"width": 32, "blocks": 2},
+        originals=(
+            Original(
+                file="models/ssfsr_9layers_epoch500.pkl of the release, for CAVE",
+                table=_release,
+                bands=Bands(31, 3, 8),
+                scale=1,
+                note="Images go from 0 to 1.",
+            ),
+        ),
     ),
     differences="The network learns the degradation of the training pairs, where the release draws one of four for "
     "each patch. The search solves at the weight whose distance it measures, which the release does not. The moments "

@@ -143,14 +143,12 @@ class Simulation(NamedTuple):
     target: Array
 
 
-def _noise(key: Array, image: Array, snr_db: float | None) -> tuple[Array, Array]:
+def _noise(key: Array, image: Array, snr_db: float | Array | None) -> tuple[Array, Array]:
     """Noisy image and the standard deviation of the noise, the same signal to noise ratio in each band."""
     if snr_db is None:
         return image, jnp.zeros(image.shape[-1], image.dtype)
-    deviation = jnp.sqrt(jnp.mean(image**2, (-3, -2), keepdims=True)) * 10 ** (-snr_db / 20)
-    return image + deviation * jax.random.normal(key, image.shape, image.dtype), deviation.reshape(-1, image.shape[-1])[
-        0
-    ]
+    deviation = jnp.sqrt(jnp.mean(image**2, (0, 1, 2))) * 10 ** (-snr_db / 20)
+    return image + deviation * jax.random.normal(key, image.shape, image.dtype), deviation
 
 
 def crop_to_multiple(image: np.ndarray, ratio: int) -> np.ndarray:
@@ -184,11 +182,34 @@ def simulate(image: np.ndarray, wavelengths: np.ndarray, protocol: Protocol) -> 
             )
         image = image[top:bottom, left:right]
     target = jnp.asarray(crop_to_multiple(image, protocol.ratio), jnp.float32)[None]
-    spatial, spectral = protocol.spatial, protocol.spectral(wavelengths)
-    lr_key, guide_key = jax.random.split(jax.random.key(protocol.seed))
-    lr, lr_noise = _noise(lr_key, spatial(target), protocol.lr_snr_db)
-    guide, guide_noise = _noise(guide_key, spectral(target), protocol.guide_snr_db)
-    model = ObservationModel({"lr": spatial, "guide": spectral}, protocol.grid, {"lr": lr_noise, "guide": guide_noise})
+    return observe(
+        target, protocol.spatial, protocol.spectral(wavelengths), protocol.grid, protocol.lr_snr_db,
+        protocol.guide_snr_db, jax.random.key(protocol.seed),
+    )  # fmt: skip
+
+
+def observe(
+    target: Array,
+    spatial: SpatialResponse,
+    spectral: SpectralResponse,
+    grid: Grid,
+    lr_snr_db: float | Array | None,
+    guide_snr_db: float | Array | None,
+    key: Array,
+) -> Simulation:
+    """What two sensors see of a scene, with noise of one signal to noise ratio in all bands; jittable.
+
+    Args:
+        target: the scene ``(batch, height, width, band)``, height and width multiples of the ratio.
+        spatial, spectral: the operators that make `lr` and `guide`.
+        grid: of the pair.
+        lr_snr_db, guide_snr_db: signal to noise ratio in dB, over all images of the batch; None for no noise.
+        key: of the noise.
+    """
+    lr_key, guide_key = jax.random.split(key)
+    lr, lr_noise = _noise(lr_key, spatial(target), lr_snr_db)
+    guide, guide_noise = _noise(guide_key, spectral(target), guide_snr_db)
+    model = ObservationModel({"lr": spatial, "guide": spectral}, grid, {"lr": lr_noise, "guide": guide_noise})
     return Simulation({"lr": lr, "guide": guide}, model, target)
 
 

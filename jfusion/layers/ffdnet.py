@@ -15,7 +15,9 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import orthogonal
 
+from jfusion.catalogue import Table
 from jfusion.layers.conv import Conv
+from jfusion.layers.layouts import matlab_kernel, matlab_vector
 
 LARGEST_NOISE = 75 / 255
 """Standard deviation up to which FFDNet is trained."""
@@ -54,3 +56,13 @@ class FFDNet(nnx.Module):
             x = jax.nn.relu(conv(x))
         x = self.convs[-1](x).reshape(-1, rows, columns, 2, 2).transpose(0, 1, 4, 2, 3)
         return x.reshape(-1, 2 * rows, 2 * columns)[:, :height, :width].reshape(*lead, height, width)
+
+
+def published_names(network: FFDNet) -> Table:
+    """Every second layer of the published MatConvNet files is a convolution, from the third on."""
+    table: Table = {}
+    for k in range(len(network.convs)):
+        weights = f"layers/{2 * k + 2}/weights"
+        kernel, bias = (f"{weights}/0", matlab_kernel), (f"{weights}/1", matlab_vector)
+        table |= {f"convs/{k}/kernel": kernel, f"convs/{k}/bias": bias}
+    return table

@@ -3,8 +3,10 @@
 from flax import nnx
 from jax import Array
 
+from jfusion.catalogue import Table
 from jfusion.layers.conv import Conv
 from jfusion.layers.init import tf_variance_scaling
+from jfusion.layers.layouts import torch_layer
 
 
 class ResidualBlock(nnx.Module):
@@ -16,3 +18,16 @@ class ResidualBlock(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         return x + self.second(nnx.relu(self.first(x)))
+
+
+def dlpan_layers(blocks: int) -> Table:
+    """What the DLPan toolbox calls a convolution ("head"), so many `ResidualBlock`s and a convolution ("tail")."""
+    table = torch_layer("head", "conv1") | torch_layer("tail", "conv3")
+    for k in range(blocks):
+        table |= torch_layer(f"blocks/{k}/first", f"res{k + 1}.conv20")
+        table |= torch_layer(f"blocks/{k}/second", f"res{k + 1}.conv21")
+    return table
+
+
+DLPAN_UNUSED = r"backbone\..*"
+"""Second names of the blocks' arrays there."""

@@ -17,6 +17,9 @@ from jfusion.operators.grid import Grid
 
 FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
 
+MOMENTS = 17
+"""Points of a motion's line that stand for all of it."""
+
 Profiles = tuple[Array, Array]
 """A separable PSF: vertical and horizontal profile, each ``(taps,)`` or ``(taps, band)``."""
 
@@ -50,6 +53,31 @@ def gaussian_psf(sigma: ArrayLike, grid: Grid, truncate: float = 3.0) -> Profile
     half = math.ceil(truncate * float(np.max(np.asarray(sigma)))) + 1
     vertical, horizontal = (gaussian_profile(sigma, 2 * half + 1, s) for s in grid.shift)
     return vertical, horizontal
+
+
+def moving_psf(
+    sigma: ArrayLike, angle: ArrayLike, motion: ArrayLike, way: ArrayLike, shift: ArrayLike, *, taps: int
+) -> Array:
+    """PSF of a Gaussian blur, round or not, while the sensor moves along a line at constant speed.
+
+    Args:
+        sigma: two standard deviations, in pixels.
+        angle: of the first of them against the columns' direction (downwards), radians.
+        motion: length of the line, in pixels.
+        way: its angle, in the same sense.
+        shift: displacement of the response along rows and columns, in pixels; see the module.
+        taps: rows and columns.
+
+    Returns:
+        ``(taps, taps)``, of sum one.
+    """
+    sigma, angle, way, shift = (jnp.asarray(x) for x in (sigma, angle, way, shift))
+    offset = jnp.stack(jnp.meshgrid(*[jnp.arange(taps) - taps // 2] * 2, indexing="ij"), -1) + shift
+    axes = jnp.array([[jnp.cos(angle), jnp.sin(angle)], [-jnp.sin(angle), jnp.cos(angle)]])
+    along = jnp.linspace(-0.5, 0.5, MOMENTS)[:, None] * jnp.asarray(motion) * jnp.stack([jnp.cos(way), jnp.sin(way)])
+    distance = (offset - along[:, None, None]) @ axes.T / sigma
+    kernel = jnp.exp(-0.5 * jnp.sum(distance**2, -1)).sum(0)
+    return kernel / kernel.sum()
 
 
 def mtf_sigma(gain: ArrayLike, ratio: int) -> np.ndarray:

@@ -29,6 +29,7 @@ def as_dict(system: System) -> dict[str, Any]:
         "differences": system.differences,
         "needs_model": system.needs_model,
         "reach_in_lr_pixels": system.local,
+        "published_weights": weights(system),
     }
 
 
@@ -41,6 +42,16 @@ def readiness(system: System) -> str:
             return f"trained: {recipe.steps:,} steps of {recipe.batch} patches of {recipe.patch} pixels. {recipe.note}"
         case Fitted(steps=steps, note=note):
             return f"fitted to each pair: {steps:,} steps. {note}"
+
+
+def weights(system: System) -> list[dict[str, Any]]:
+    """What is known of published weights, without the names in their files."""
+    if not isinstance(system.method, Trained):
+        return []
+    return [
+        {"file": o.file, "bands": dataclasses.asdict(o.bands), "scale": o.scale, "note": o.note}
+        for o in system.method.originals
+    ]
 
 
 def sizes(system: System) -> dict[str, Any]:
@@ -68,6 +79,7 @@ def describe(system: System) -> str:
         "needs": "PSF and SRF, known or estimated" if system.needs_model else "",
         "reach": "" if system.local is None else f"{system.local} low-resolution pixels, so tiles are exact",
         "differences": system.differences,
+        "weights": " ".join(f"{o['file']}. {o['note']}".strip() for o in weights(system)),
     }
     if system.parameters is not None:
         count, bands = system.parameters

@@ -55,13 +55,17 @@ class Network:
     module: Any
     scale: float
 
+    def serves(self, bands: Bands) -> bool:
+        """Whether pairs with these bands can be fused: those that it was built for, or any."""
+        return bands == self.bands or (isinstance(self.system.method, Trained) and self.system.method.any_bands)
+
     def __call__(self, observation: Observation, model: ObservationModel, **options: Any) -> Any:
         """The product ``(batch, height, width, band)``, or what ``options`` ask of the module.
 
         Raises:
             InputError: the observation has other bands, or another ratio, than the network was built for.
         """
-        if (found := Bands.of(observation, model)) != self.bands:
+        if not self.serves(found := Bands.of(observation, model)):
             raise InputError(f"the network was built for {self.bands}, but the pair has {found}; train for this pair.")
         result = self.module(*scaled(observation, model, 1 / self.scale), **options)
         return result * self.scale if isinstance(result, jax.Array) else result
@@ -257,7 +261,7 @@ def train(
 
 def _copied(network: Network, system: System, bands: Bands) -> Any:
     """The module of a network, ready to be trained further."""
-    if (network.system.name, network.bands) != (system.name, bands):
+    if network.system.name != system.name or not network.serves(bands):
         raise InputError(
             f"training of {system.name} for {bands} cannot start from {network.system.name} for {network.bands}; give "
             "a network of the same system and bands."

@@ -18,9 +18,10 @@ from flax import nnx
 from scipy.io import savemat
 
 from jfusion.errors import InputError
+from jfusion.layers import layouts
 from jfusion.layers.conv import Conv, ConvTranspose
 from jfusion.training import originals
-from jfusion.training.originals import assign, read_arrays, tensorflow
+from jfusion.training.originals import read_arrays, tensorflow
 from jfusion.training.originals.assign import load_original
 
 RNG = np.random.default_rng(3)
@@ -506,16 +507,16 @@ class Net(nnx.Module):
 
 
 TORCH = {
-    "conv/kernel": ("0.weight", assign.torch_kernel),
-    "conv/bias": ("0.bias", assign.as_is),
-    "up/kernel": ("1.weight", assign.torch_transposed_kernel),
-    "up/bias": ("1.bias", assign.as_is),
-    "norm/scale": ("2.weight", assign.as_is),
-    "norm/bias": ("2.bias", assign.as_is),
-    "norm/mean": ("2.running_mean", assign.as_is),
-    "norm/var": ("2.running_var", assign.as_is),
-    "linear/kernel": ("3.weight", assign.torch_kernel),
-    "linear/bias": ("3.bias", assign.as_is),
+    "conv/kernel": ("0.weight", layouts.torch_kernel),
+    "conv/bias": ("0.bias", layouts.as_is),
+    "up/kernel": ("1.weight", layouts.torch_transposed_kernel),
+    "up/bias": ("1.bias", layouts.as_is),
+    "norm/scale": ("2.weight", layouts.as_is),
+    "norm/bias": ("2.bias", layouts.as_is),
+    "norm/mean": ("2.running_mean", layouts.as_is),
+    "norm/var": ("2.running_var", layouts.as_is),
+    "linear/kernel": ("3.weight", layouts.torch_kernel),
+    "linear/bias": ("3.bias", layouts.as_is),
 }
 
 
@@ -542,7 +543,7 @@ def test_a_module_with_the_original_computes_what_torch_does() -> None:
 def test_all_that_does_not_fit_is_listed_and_nothing_is_set() -> None:
     module = nnx.Linear(2, 4, rngs=nnx.Rngs(0))
     before = np.asarray(module.kernel[...])
-    entries = {"kernel": ("w", assign.torch_kernel), "bias": ("b", assign.as_is)}
+    entries = {"kernel": ("w", layouts.torch_kernel), "bias": ("b", layouts.as_is)}
     arrays = {"w": np.ones((4, 2)), "b": np.ones(4)}
     cases = [
         (arrays, {"kernel": entries["kernel"]}, r"missing: bias; left over: b\b"),
@@ -568,10 +569,12 @@ def test_parameters_and_moments_are_wanted_and_no_random_state() -> None:
 
 def test_layouts() -> None:
     turned = np.arange(120).reshape(4, 5, 3, 2)
-    assert assign.torch_kernel(turned)[2, 1, 4, 3] == turned[3, 4, 2, 1]
-    assert assign.torch_kernel(turned[..., 0, 0])[4, 3] == turned[3, 4, 0, 0]
-    assert assign.torch_transposed_kernel(turned)[2, 1, 3, 4] == turned[3, 4, 2, 1]
-    assert assign.matlab_kernel(KERNEL[..., 0]).shape == (3, 2, 4, 1)
-    assert assign.matlab_kernel(KERNEL).shape == KERNEL.shape
-    np.testing.assert_array_equal(assign.matlab_vector(BIAS[:, None]), BIAS)
-    np.testing.assert_array_equal(assign.tensorflow_transposed_kernel(KERNEL)[1, 1, 2, 3], KERNEL[1, 1, 3, 2])
+    assert layouts.torch_kernel(turned)[2, 1, 4, 3] == turned[3, 4, 2, 1]
+    assert layouts.torch_kernel(turned[..., 0, 0])[4, 3] == turned[3, 4, 0, 0]
+    assert layouts.torch_transposed_kernel(turned)[2, 1, 3, 4] == turned[3, 4, 2, 1]
+    assert layouts.matlab_kernel(KERNEL[..., 0]).shape == (3, 2, 4, 1)
+    assert layouts.matlab_kernel(KERNEL).shape == KERNEL.shape
+    np.testing.assert_array_equal(layouts.matlab_vector(BIAS[:, None]), BIAS)
+    np.testing.assert_array_equal(layouts.tensorflow_transposed_kernel(KERNEL)[1, 1, 2, 3], KERNEL[1, 1, 3, 2])
+    assert layouts.tensorflow_depthwise_kernel(KERNEL[..., :1]).shape == (3, 2, 1, 4)
+    np.testing.assert_array_equal(layouts.tensorflow_pointwise_matrix(KERNEL[:1, :1]), KERNEL[0, 0])

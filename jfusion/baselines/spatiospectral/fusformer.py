@@ -39,10 +39,11 @@ import optax
 from flax import nnx
 from jax import Array, lax
 
-from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
+from jfusion.catalogue import Bands, Original, Paper, Recipe, System, Table, Trained
 from jfusion.layers.attention import Perceptron, attend, from_windows, layer_norm, linear, padded, to_windows
 from jfusion.layers.conv import Conv
 from jfusion.layers.init import torch_bias
+from jfusion.layers.layouts import torch_layer, torch_norm
 from jfusion.operators.observation import Observation, ObservationModel
 from jfusion.operators.resample import upsample
 from jfusion.tasks import SPATIOSPECTRAL
@@ -130,6 +131,23 @@ def _adam(steps: int) -> optax.GradientTransformation:
     return optax.adam(optax.piecewise_constant_schedule(1e-3, {k * steps // 5: 0.1 for k in range(1, 5)}))
 
 
+def _release(network: Fusformer) -> Table:
+    """The names in the release."""
+    table = torch_layer("embed", "Embedding.0") | torch_layer("refine", "refine.0") | torch_layer("tail", "refine.2")
+    for part, name in (("encoder", "T_E"), ("decoder", "T_D")):
+        for k, layer in enumerate(getattr(network, part)):
+            ours, theirs, last = f"{part}/{k}", f"{name}.layers.{k}", len(layer.attentions)
+            for j in range(last):
+                attention, original = f"{ours}/attentions/{j}", f"{theirs}.{j}.fn"
+                table |= torch_norm(f"{attention}/norm", f"{original}.norm")
+                table |= torch_layer(f"{attention}/query_key_value", f"{original}.fn.to_qkv", use_bias=False)
+                table |= torch_layer(f"{attention}/out", f"{original}.fn.to_out.0")
+            table |= torch_norm(f"{ours}/norm", f"{theirs}.{last}.fn.norm")
+            table |= torch_layer(f"{ours}/perceptron/first", f"{theirs}.{last}.fn.fn.net.0")
+            table |= torch_layer(f"{ours}/perceptron/second", f"{theirs}.{last}.fn.fn.net.3")
+    return table
+
+
 FUSFORMER = System(
     name="fusformer",
     title="Fusformer",
@@ -158,6 +176,16 @@ FUSFORMER = System(
         ),
         tiny={"width": 4, "heads": 2, "depth": 1, "window": 16},
         compact={"window": 8},
+        originals=(
+            Original(
+                file="Trained_model/1000.pth of the release, for CAVE",
+                table=_release,
+                bands=Bands(31, 3, 4),
+                scale=1,
+                unused=r"T_[ED]\.pos_embedding",
+                note="Images go from 0 to 1, to which the release clips the interpolated image and the product.",
+            ),
+        ),
     ),
     differences="Nothing is clipped to [0, 1]; the unused embeddings of positions are left out; images of more than 64 "
     "pixels are split evenly into windows; cubic interpolation is Keys'.",

@@ -27,11 +27,12 @@ import optax
 from flax import nnx
 from jax import Array
 
-from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
+from jfusion.catalogue import Bands, Original, Paper, Recipe, System, Table, Trained
 from jfusion.classical.hypersharpening import guide_per_band
 from jfusion.layers.conv import Conv
 from jfusion.layers.init import tf_variance_scaling
-from jfusion.layers.residual import ResidualBlock
+from jfusion.layers.layouts import as_is
+from jfusion.layers.residual import DLPAN_UNUSED, ResidualBlock, dlpan_layers
 from jfusion.operators.observation import Observation, ObservationModel
 from jfusion.operators.resample import upsample
 from jfusion.tasks import SPATIOSPECTRAL
@@ -54,6 +55,20 @@ class FusionNet(nnx.Module):
         for block in self.blocks:
             features = block(features)
         return interpolated + self.tail(features)
+
+
+def _toolbox(network: FusionNet) -> Table:
+    return dlpan_layers(len(network.blocks))
+
+
+def _release(network: FusionNet) -> Table:
+    """Convolutions in the order of the image's way, as TF-Slim counts them."""
+    blocks = [f"blocks/{k}/{part}" for k in range(len(network.blocks)) for part in ("first", "second")]
+    table: Table = {}
+    for k, path in enumerate(["head", *blocks, "tail"]):
+        name = f"net/Conv_{k}" if k else "net/Conv"
+        table |= {f"{path}/kernel": (f"{name}/weights", as_is), f"{path}/bias": (f"{name}/biases", as_is)}
+    return table
 
 
 FUSIONNET = System(
@@ -81,6 +96,25 @@ FUSIONNET = System(
             note="Mean squared error, Adam at a constant 3e-4; images divided by their 99.9 % quantile (paper: 2047).",
         ),
         tiny={"width": 8, "blocks": 1},
+        originals=(
+            Original(
+                file="fusionnet.pth of the DLPan toolbox for WorldView-2 and -3; QuickBird and WorldView-4 have the "
+                "bands 4 1 4",
+                table=_toolbox,
+                bands=Bands(8, 1, 4),
+                scale=2047,
+                unused=DLPAN_UNUSED,
+            ),
+            Original(
+                file="models/pre-trained-wv3/model-200000.ckpt of the authors' TensorFlow code; that for GaoFen-2 has "
+                "another network, which is not offered",
+                table=_release,
+                bands=Bands(8, 1, 4),
+                scale=2047,
+                note="It has learned from bicubic interpolation. On the 100 patches that come with it, its details are "
+                "too strong and worse than none.",
+            ),
+        ),
     ),
     differences="The product is not clipped to [0, 1]; 23-tap instead of bicubic interpolation; with several guide "
     "bands, the least-squares combination for each band takes the guide's place.",

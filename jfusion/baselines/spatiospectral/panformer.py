@@ -42,10 +42,11 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import normal
 
-from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
+from jfusion.catalogue import Bands, Layout, Original, Paper, Recipe, System, Table, Trained
 from jfusion.layers.attention import Perceptron, attend, from_windows, gelu, layer_norm, linear, padded, to_windows
 from jfusion.layers.conv import Conv
 from jfusion.layers.init import torch_bias
+from jfusion.layers.layouts import as_is, torch_kernel, torch_layer, torch_norm
 from jfusion.operators.grid import prime_factors
 from jfusion.operators.observation import Observation, ObservationModel
 from jfusion.tasks import SPATIOSPECTRAL
@@ -184,6 +185,63 @@ def _adam(steps: int) -> optax.GradientTransformation:
     return optax.adam(optax.exponential_decay(1e-4, max(steps // 20, 1), 0.99, staircase=True))
 
 
+def _patches(step: int) -> Layout:
+    """A linear layer of patches, whose columns are all pixels of one channel after those of another."""
+    return lambda array: torch_kernel(array.reshape(len(array), -1, step, step))
+
+
+def _before_shuffle(step: int, layout: Layout) -> Layout:
+    """Output channels in the order of `pixel_shuffle`; PyTorch has all pixels of one channel after those of another."""
+
+    def moved(array: np.ndarray) -> np.ndarray:
+        return layout(array.reshape(-1, step**2, *array.shape[1:]).swapaxes(0, 1).reshape(array.shape))
+
+    return moved
+
+
+def _queries(array: np.ndarray) -> np.ndarray:
+    """Kernel of the queries in one of queries, keys and values."""
+    return torch_kernel(array)[:, : len(array) // 3]
+
+
+def _keys_and_values(array: np.ndarray) -> np.ndarray:
+    return torch_kernel(array)[:, len(array) // 3 :]
+
+
+def _stage(ours: str, theirs: str, step: int, cross: bool) -> Table:
+    table = torch_layer(f"{ours}/embed", f"{theirs}.patch_partition.linear", _patches(step))
+    for k in (0, 1):
+        block, original = f"{ours}/blocks/{k}", f"{theirs}.layers.0.{k}"
+        attention = f"{original}.attention_block.fn.fn"
+        asks = (".to_q", torch_kernel) if cross else (".to_qkv", _queries)
+        tells = (".to_kv", torch_kernel) if cross else (".to_qkv", _keys_and_values)
+        table |= torch_norm(f"{block}/attention_norm", f"{original}.attention_block.fn.norm")
+        table |= torch_layer(f"{block}/attention/query", attention + asks[0], asks[1], use_bias=False)
+        table |= torch_layer(f"{block}/attention/key_value", attention + tells[0], tells[1], use_bias=False)
+        table |= torch_layer(f"{block}/attention/out", f"{attention}.to_out")
+        table[f"{block}/attention/positions"] = f"{attention}.pos_embedding", as_is
+        table |= torch_norm(f"{block}/perceptron_norm", f"{original}.mlp_block.fn.norm")
+        table |= torch_layer(f"{block}/perceptron/first", f"{original}.mlp_block.fn.fn.net.0")
+        table |= torch_layer(f"{block}/perceptron/second", f"{original}.mlp_block.fn.fn.net.2")
+    return table
+
+
+def _release(network: PanFormer) -> Table:
+    """The names in the release, whose enlargement has a shuffle and a rectifier after each of its convolutions."""
+    table: Table = {}
+    for k, step in enumerate(network.factors):
+        table |= _stage(f"guide_encoder/{k}", f"pan_encoder.{k}", step, cross=False)
+        table |= _stage(f"lr_encoder/{k}", f"ms_encoder.{k}", 1, cross=False)
+    for k in range(len(network.lr_cross)):
+        table |= _stage(f"guide_cross/{k}", f"pan_cross_ms.{k}", 1, cross=True)
+        table |= _stage(f"lr_cross/{k}", f"ms_cross_pan.{k}", 1, cross=True)
+    for k, step in enumerate(reversed(network.factors)):
+        table[f"enlarge/{k}/kernel"] = f"HR_tail.{3 * k}.weight", _before_shuffle(step, torch_kernel)
+        table[f"enlarge/{k}/bias"] = f"HR_tail.{3 * k}.bias", _before_shuffle(step, as_is)
+    end = 3 * len(network.factors)
+    return table | torch_layer("refine", f"HR_tail.{end}") | torch_layer("tail", f"HR_tail.{end + 2}")
+
+
 PANFORMER = System(
     name="panformer",
     title="PanFormer",
@@ -212,6 +270,17 @@ PANFORMER = System(
         ),
         tiny={"width": 8, "heads": 2, "stages": 1},
         compact={"width": 32, "heads": 4, "stages": 1},
+        originals=(
+            Original(
+                file="pretrained.pth of the release, for GaoFen-2; it holds the whole program, so load it there and "
+                "save the core module's state_dict()",
+                table=_release,
+                bands=Bands(4, 1, 4),
+                scale=1,
+                unused=r".*\.(upper_lower|left_right)_mask",
+                note="Images are digital numbers; the release clips the product to those of 10 bits.",
+            ),
+        ),
     ),
     differences="The product is not clipped; images are mirrored up to whole windows; ratios other than 4 are split "
     "into their prime factors; several guide bands share a patch; patches are not flipped.",

@@ -31,10 +31,11 @@ import optax
 from flax import nnx
 from jax import Array
 
-from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
+from jfusion.catalogue import Bands, Original, Paper, Recipe, System, Table, Trained
 from jfusion.layers.conv import Conv, ConvTranspose
 from jfusion.layers.init import tf_variance_scaling
-from jfusion.layers.residual import ResidualBlock
+from jfusion.layers.layouts import torch_layer, torch_transposed_kernel
+from jfusion.layers.residual import DLPAN_UNUSED, ResidualBlock, dlpan_layers
 from jfusion.operators.observation import Observation, ObservationModel
 from jfusion.operators.resample import upsample
 from jfusion.operators.spatial import Blur
@@ -81,6 +82,10 @@ class PanNet(nnx.Module):
         return upsample(lr, model.grid, "interp23") + self.tail(features)
 
 
+def _toolbox(network: PanNet) -> Table:
+    return torch_layer("enlarge", "deconv", torch_transposed_kernel) | dlpan_layers(len(network.blocks))
+
+
 PANNET = System(
     name="pannet",
     title="PanNet",
@@ -107,6 +112,16 @@ PANNET = System(
             note="Mean squared error, Adam at 1e-3; images divided by their 99.9 % quantile (release: 2047).",
         ),
         tiny={"width": 8, "blocks": 1},
+        originals=(
+            Original(
+                file="pannet.pth of the DLPan toolbox for WorldView-2 and -3; QuickBird and WorldView-4 have the bands "
+                "4 1 4",
+                table=_toolbox,
+                bands=Bands(8, 1, 4),
+                scale=2047,
+                unused=DLPAN_UNUSED,
+            ),
+        ),
     ),
     differences="23-tap interpolation; the transposed convolution starts like the others and has a kernel of twice the "
     "ratio; several guide bands enter side by side.",

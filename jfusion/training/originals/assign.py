@@ -41,8 +41,8 @@ def load_original(module: nnx.Module, arrays: Mapping[str, np.ndarray], table: T
         lists = {"missing": missing, "left over": left, "of another shape": other}
         found = "; ".join(f"{what}: {', '.join(items)}" for what, items in lists.items() if items)
         raise InputError(
-            f"the original does not fit the network, whose every parameter must be met once ({found}); check the sizes "
-            f"of the network and the table."
+            f"the original does not fit the network, whose every parameter must be met once ({found}); check the bands "
+            f"and sizes of the network, and the table."
         )
     for path, value in values.items():
         variables[path][...] = jnp.asarray(value, variables[path].dtype)

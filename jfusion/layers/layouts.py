@@ -1,0 +1,68 @@
+"""The parameters of other frameworks in the shapes of ours: layouts, and the parts of a `jfusion.catalogue.Table`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jfusion.catalogue import Layout, Table
+
+
+def as_is(array: np.ndarray) -> np.ndarray:
+    """The same: vectors; kernels of TensorFlow and Keras but transposed and depthwise ones."""
+    return array
+
+
+def torch_kernel(array: np.ndarray) -> np.ndarray:
+    """PyTorch's `(out, in, *window)` to `(*window, in, out)`; a linear layer's `(out, in)` to `(in, out)`."""
+    return np.moveaxis(array, (0, 1), (-1, -2))
+
+
+def torch_transposed_kernel(array: np.ndarray) -> np.ndarray:
+    """PyTorch's `(in, out, *window)` of a transposed convolution to `(*window, in, out)`; none is flipped."""
+    return np.moveaxis(array, (0, 1), (-2, -1))
+
+
+def tensorflow_transposed_kernel(array: np.ndarray) -> np.ndarray:
+    """TensorFlow's `(*window, out, in)` of a transposed convolution to `(*window, in, out)`."""
+    return np.swapaxes(array, -1, -2)
+
+
+def tensorflow_depthwise_kernel(array: np.ndarray) -> np.ndarray:
+    """TensorFlow's `(*window, channel, 1)` of a depthwise convolution to `(*window, 1, channel)`."""
+    return np.swapaxes(array, -1, -2)
+
+
+def tensorflow_pointwise_matrix(array: np.ndarray) -> np.ndarray:
+    """TensorFlow's `(1, 1, in, out)` of a convolution of single pixels to `(in, out)`."""
+    return np.squeeze(array, (0, 1))
+
+
+def matlab_kernel(array: np.ndarray) -> np.ndarray:
+    """MatConvNet's `(height, width, in, out)`, from which MATLAB drops ones at the end."""
+    return array.reshape(array.shape + (1,) * (4 - array.ndim))
+
+
+def matlab_vector(array: np.ndarray) -> np.ndarray:
+    """`(n, 1)` or `(1, n)` to `(n,)`."""
+    return array.ravel()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Parts of tables
+
+
+def torch_layer(ours: str, theirs: str, kernel: Layout = torch_kernel, *, use_bias: bool = True) -> Table:
+    """A convolution or linear layer of PyTorch: its kernel and, but for layers without one, its bias."""
+    table = {f"{ours}/kernel": (f"{theirs}.weight", kernel)}
+    return table | {f"{ours}/bias": (f"{theirs}.bias", as_is)} if use_bias else table
+
+
+def torch_norm(ours: str, theirs: str) -> Table:
+    """A layer norm of PyTorch: scale and offset."""
+    return {f"{ours}/scale": (f"{theirs}.weight", as_is), f"{ours}/bias": (f"{theirs}.bias", as_is)}
+
+
+def torch_batch_norm(ours: str, theirs: str) -> Table:
+    """A batch norm of PyTorch: scale, offset and running moments."""
+    moments = {"mean": "running_mean", "var": "running_var"}
+    return torch_norm(ours, theirs) | {f"{ours}/{k}": (f"{theirs}.{name}", as_is) for k, name in moments.items()}
