@@ -3,7 +3,7 @@
     python -m experiments.gather runs/pannet runs/fusionnet --out docs/results/pansharpening.md
 
 Runs are put together where they judged the same scene under the same protocol; what classical systems did there is
-taken from the first run.
+taken from the first run. Runs of one system that differ in their seed alone make one line: mean and standard deviation.
 """
 
 from __future__ import annotations
@@ -13,14 +13,36 @@ import importlib
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.runner import SHOWN, Experiment, means
+import numpy as np
+
+from experiments.runner import SHOWN, Cost, mean, means
+from jfusion.data import scenes
 from jfusion.errors import InputError
 from jfusion.files import replaced
-from jfusion.report.results import Row, display, merit, parameters_text, places, read_results
+from jfusion.report.results import (
+    Row,
+    display,
+    memory_text,
+    merit,
+    parameters_text,
+    places,
+    read_results,
+    seconds_text,
+)
+from jfusion.training.folder import differences, plain
+
+INCIDENTAL = ("seed", "out", "resume", "budget")
+"""Settings in which runs may differ that stand in one line of a table."""
+
+COLUMNS = (
+    "Training seconds are of all sittings together, the others of making the product, with compilation and, where a "
+    "system is fitted to the pair, the fit. MiB are the peak of memory on top of the start's, of the training if any."
+)
+"""What the table's last columns mean."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,18 +53,62 @@ class Finished:
     record: dict[str, Any]
 
     @property
+    def system(self) -> str:
+        """What was trained or fitted."""
+        return str(self.record["system"])
+
+    @property
+    def row(self) -> Row:
+        """Of `system`."""
+        return next(row for row in self.rows if row.system == self.system)
+
+    @property
+    def used(self) -> dict[str, Any]:
+        """The settings, as JSON gives them."""
+        used: dict[str, Any] = self.record["experiment"]
+        return used
+
+    @property
+    def cost(self) -> Cost | None:
+        """Of the training; None where there was none, or before it was noted."""
+        noted = self.record.get("training")
+        return None if noted is None else Cost(**noted)
+
+    @property
+    def seconds(self) -> float:
+        """Of the training or, where a system is fitted to the pair, until its product was there."""
+        return self.row.seconds if self.cost is None else self.cost.seconds
+
+    @property
     def command(self) -> str:
         """The command that repeats it."""
-        script = importlib.import_module(f"experiments.{self.record['system']}")
-        used = self.record["experiment"]
-        default = script.EXPERIMENT if used["data"] == script.EXPERIMENT.data else script.PAPER
-        usual = json.loads(json.dumps(dataclasses.asdict(default), default=str))
-        changed = [
-            f"--{field.name}" if used[field.name] is True else f"--{field.name} {used[field.name]}"
-            for field in dataclasses.fields(Experiment)
-            if field.name != "out" and used.get(field.name) != usual[field.name]
-        ]
-        return " ".join([f"python -m experiments.{self.record['system']}", *changed])
+        return " ".join(["python", *command(self.system, self.used, leave=("out",))])
+
+
+def command(system: str, used: Mapping[str, Any], leave: Collection[str] = ()) -> list[str]:
+    """Words after ``python`` that run the script of a system with the settings ``used``, as JSON gives them.
+
+    The data are always named, since their default depends on the files that are there. ``leave`` names settings that
+    are left out.
+    """
+    script = importlib.import_module(f"experiments.{system}")
+    default = script.EXPERIMENT if used["data"] in scenes.names() else script.PAPER
+    usual = {**plain(dataclasses.asdict(default)), "data": None}
+    known = {name: value for name, value in used.items() if name in usual and name not in leave}
+    return ["-m", f"experiments.{system}", *options(known, usual)]
+
+
+def options(used: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
+    """Words of a command line that ask for what is used and not usual."""
+    words = []
+    for name, value in used.items():
+        if value == usual[name]:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            words += [f"--{name}", *(map(str, value) if isinstance(value, list | tuple) else [str(value)])]
+    return words
 
 
 def read(folder: Path) -> Finished:
@@ -59,42 +125,132 @@ def read(folder: Path) -> Finished:
     return Finished(means(read_results(folder / "results.json")), record)
 
 
-def rows_of(runs: Sequence[Finished]) -> list[Row]:
-    """One row a system, the trivial baseline first and then by merit.
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A line of the table: one system over one run or several.
+
+    Attributes:
+        row: of the run, or the mean over the runs; what the columns on training say is not in its note.
+        spread: sample standard deviation over the runs by metric, empty where there is one.
+        runs: how many, 0 for what was judged beside them.
+        cost: of the training, means over the runs and the largest memory; None where there was none.
+    """
+
+    row: Row
+    spread: dict[str, float] = dataclasses.field(default_factory=dict)
+    runs: int = 0
+    cost: Cost | None = None
+
+    @staticmethod
+    def of(runs: Sequence[Finished]) -> Entry:
+        """The line of runs that differ in their seed alone."""
+        rows, costs = [run.row for run in runs], [run.cost for run in runs if run.cost is not None]
+        row, cost = mean(rows), None
+        if costs:
+            peaks = [cost.peak_memory_mib for cost in costs if cost.peak_memory_mib is not None]
+            cost = Cost(
+                round(np.mean([cost.steps for cost in costs])),
+                float(np.mean([cost.seconds for cost in costs])),
+                max(peaks, default=None),
+            )
+            told = (part for part in row.note.split("; ") if not part.startswith("trained "))
+            row = dataclasses.replace(row, note="; ".join(told))
+        values = {name: [row.metrics[name] for row in rows] for name in row.metrics}
+        spread = {name: float(np.std(v, ddof=1)) for name, v in values.items()} if len(rows) > 1 else {}
+        return Entry(row, spread, len(rows), cost)
+
+
+def entries(runs: Sequence[Finished], beside: Sequence[Row] = ()) -> list[Entry]:
+    """One line a system, the trivial baseline first and then by merit.
+
+    Args:
+        runs: of one scene.
+        beside: what else was judged there; it goes before what the runs' scripts have judged beside their own system.
 
     Raises:
-        InputError: the runs were not judged alike.
+        InputError: the runs were not judged alike, or those of one system differ in more than their seed.
     """
-    rows: dict[str, Row] = {}
-    for run in runs:
-        first = run.rows[0]
-        if (first.scene, first.protocol) != (runs[0].rows[0].scene, runs[0].rows[0].protocol):
+    rows = [*beside, *(row for run in runs for row in run.rows)]
+    for row in rows:
+        if (row.scene, row.protocol) != (rows[0].scene, rows[0].protocol):
             raise InputError(
-                f"{run.record['system']} was judged on {first.scene}, {runs[0].record['system']} on "
-                f"{runs[0].rows[0].scene}, or under another protocol; make one table of each."
+                f"{row.system} was judged on {row.scene}, {rows[0].system} on {rows[0].scene}, or under another "
+                "protocol; make one table of each."
             )
-        for row in run.rows:
-            rows.setdefault(row.system, row)
-    return sorted(rows.values(), key=lambda row: (not row.is_baseline, -merit(SHOWN[0], row)))
+    found: dict[str, Entry] = {}
+    for name in dict.fromkeys(run.system for run in runs):
+        found[name] = Entry.of(_repeats([run for run in runs if run.system == name]))
+    for row in rows:
+        found.setdefault(row.system, Entry(row))
+    return sorted(found.values(), key=lambda entry: (not entry.row.is_baseline, -merit(SHOWN[0], entry.row)))
+
+
+def _repeats(runs: Sequence[Finished]) -> Sequence[Finished]:
+    kept = [{name: value for name, value in run.used.items() if name not in INCIDENTAL} for run in runs]
+    for other in kept[1:]:
+        if changed := differences(kept[0], other):
+            raise InputError(f"runs of {runs[0].system} may differ in their seed alone, but: {'; '.join(changed)}.")
+    return runs
+
+
+def section(runs: Sequence[Finished], beside: Sequence[Row] = ()) -> list[str]:
+    """Lines of Markdown: a heading, a table of all systems, how they were judged, and how each of them was run.
+
+    Args:
+        runs, beside: see `entries`; at least one of both.
+    """
+    lines_of = entries(runs, beside)
+    first, costs = lines_of[0].row, [entry.cost for entry in lines_of]
+    heads = ["system", "family", *(f"{display(n).label} {display(n).arrow}" for n in SHOWN), "parameters", "steps"]
+    heads += ["training s", "s", "MiB", "note"]
+    lines = [f"# {first.scene}, {first.task.replace('_', ' ')}", "", _line(heads)]
+    lines.append(_line(["---", "---", *["---:"] * (len(heads) - 3), "---"]))
+    columns = [_column(name, lines_of) for name in SHOWN]
+    for entry, cost, *cells in zip(lines_of, costs, *columns, strict=True):
+        row = entry.row
+        training = ["–"] * 2 if cost is None else [f"{cost.steps:,}", seconds_text(cost.seconds)]
+        peak = row.peak_memory_mib if cost is None else cost.peak_memory_mib
+        took = [*training, seconds_text(row.seconds), memory_text(peak)]
+        note = "; ".join(filter(None, [row.note, f"{entry.runs} seeds" if entry.runs > 1 else ""]))
+        lines.append(_line([row.system, row.family, *cells, parameters_text(row.parameters), *took, note]))
+    lines += ["", f"Judged: {_told(first.protocol)}.", COLUMNS]
+    if any(entry.spread for entry in lines_of):
+        lines.append("± is the standard deviation over runs that differ in their seed; other figures are their means.")
+    if runs:
+        lines += ["", "```", *_commands(runs), "```"]
+    return lines
+
+
+def _column(name: str, lines: Sequence[Entry]) -> list[str]:
+    """Cells of a metric; the best is bold."""
+    values = [entry.row.metrics.get(name, math.nan) for entry in lines]
+    cells = []
+    for entry, value, rank in zip(lines, values, places(name, values), strict=True):
+        spread = f" ± {display(name).text(entry.spread[name])}" if name in entry.spread else ""
+        cell = display(name).text(value)
+        cells.append((f"**{cell}**" if rank == 1 else cell) + spread)
+    return cells
+
+
+def _commands(runs: Sequence[Finished]) -> list[str]:
+    """A command a system; its other seeds stand in a comment."""
+    lines = []
+    for name in dict.fromkeys(run.system for run in runs):
+        first, *others = (run for run in runs if run.system == name)
+        seeds = ", ".join(str(run.used["seed"]) for run in others)
+        lines.append(first.command + (f"  # and --seed {seeds}" if seeds else ""))
+    return lines
+
+
+def environments(runs: Sequence[Finished]) -> list[str]:
+    """A sentence for each environment and revision in which some of the runs were made."""
+    found = ({**run.record["environment"], "revision": run.record.get("revision") or "unknown"} for run in runs)
+    return [f"{told}." for told in dict.fromkeys(map(_told, found))]
 
 
 def markdown(runs: Sequence[Finished]) -> str:
-    """The page: a table of all systems, and how each of them was run."""
-    rows = rows_of(runs)
-    values = {name: [row.metrics.get(name, math.nan) for row in rows] for name in SHOWN}
-    ranks = {name: places(name, values[name]) for name in SHOWN}
-    heads = ["system", "family", *(f"{display(n).label} {display(n).arrow}" for n in SHOWN), "parameters", "note"]
-    lines = [f"# {rows[0].scene}, {rows[0].task.replace('_', ' ')}", "", _line(heads)]
-    lines.append(_line(["---", "---", *["---:"] * (len(SHOWN) + 1), "---"]))
-    for k, row in enumerate(rows):
-        cells = [display(name).text(values[name][k]) for name in SHOWN]
-        bold = [f"**{cell}**" if ranks[name][k] == 1 else cell for name, cell in zip(SHOWN, cells, strict=True)]
-        lines.append(_line([row.system, row.family, *bold, parameters_text(row.parameters), row.note]))
-    used = {json.dumps(run.record["environment"], sort_keys=True): run.record["environment"] for run in runs}
-    lines += ["", "Judged: " + _told(rows[0].protocol) + ".", "", "```"]
-    lines += [run.command for run in runs] + ["```", ""]
-    lines += [f"{_told(environment)}." for environment in used.values()]
-    return "\n".join(lines) + "\n"
+    """The page: a table of all systems, how each of them was run, and where."""
+    return "\n".join([*section(runs), "", *environments(runs)]) + "\n"
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,7 @@ from jfusion.operators.psf import FWHM_PER_SIGMA, moving_psf
 from jfusion.progress import bar
 from jfusion.training import weights
 from jfusion.training.loop import Network, train
-from jfusion.training.many_sensors import ManySensors, responses
+from jfusion.training.many_sensors import ManySensors
 
 HELD_OUT = ("worldview", "sentinel2", "planetscope", "quickbird", "ikonos")
 """Families of sensors that the training for many does not see, by the start of their names."""
@@ -137,7 +138,7 @@ def for_many(wavelengths: np.ndarray, smoke: bool = False) -> System:
     sun = catalogue.get("sun")
     assert isinstance(sun.method, Trained)
     seen = [name for name in sensors.names() if not name.startswith(HELD_OUT)]
-    drawn = ManySensors(responses(seen, wavelengths), ratios=(2,) if smoke else ManySensors.ratios)
+    drawn = ManySensors(sensors.responses(seen, wavelengths), ratios=(2,) if smoke else ManySensors.ratios)
     return dataclasses.replace(sun, method=dataclasses.replace(sun.method, stochastic=drawn.loss(sun.method.loss)))
 
 
@@ -159,12 +160,12 @@ def main(settings: Settings) -> None:
     many, alone, plain = (2, 2, 2) if settings.smoke else (settings.steps, settings.alone, settings.plain)
     sun, fusionnet = catalogue.get("sun"), catalogue.get("fusionnet")
 
-    def trained(name: str, system: System, data: Simulation, **options: object) -> Network:
+    def trained(name: str, system: System, data: Simulation, **options: Any) -> Network:
         def make() -> Network:
             with bar(name) as progress:
                 return train(
                     system, data, seed=settings.seed, folder=out / name, progress=progress, turn=False, **options
-                ).network  # type: ignore[arg-type]
+                ).network
 
         return kept(out / f"{name}.safetensors", make)
 
@@ -199,19 +200,19 @@ def main(settings: Settings) -> None:
     show(rows)
 
 
-def cells(row: dict) -> list[str]:  # type: ignore[type-arg]
+def cells(row: dict[str, Any]) -> list[str]:
     """PSNR and SAM by system."""
     return [f"{found['PSNR']:.2f} / {found['SAM']:.2f}" for found in row["found"].values()]
 
 
-def markdown(rows: Sequence[dict]) -> str:  # type: ignore[type-arg]
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The table as Markdown."""
     heads = ["sensors", *rows[0]["found"]]
     lines = [heads, ["---"] * len(heads), *([row["sensors"], *cells(row)] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def show(rows: Sequence[dict]) -> None:  # type: ignore[type-arg]
+def show(rows: Sequence[dict[str, Any]]) -> None:
     """Prints the table."""
     table = Table("sensors", *rows[0]["found"], title="PSNR in dB / SAM in degrees on the right half of Jasper Ridge")
     for row in rows:

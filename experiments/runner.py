@@ -6,9 +6,9 @@
 
 A run takes the paper's data set and protocol where its files are there, and an embedded scene otherwise. It makes the
 system ready on the split or region to learn from, judges it on every image that it has not seen, beside the trivial
-baseline and classical systems under the same protocol, and writes ``experiment.json`` (settings, versions, revision),
-``results.json`` (a row for each image and system), the products, ``index.html`` and, for networks, the weights and
-``training``, from whose checkpoints a run that was stopped goes on.
+baseline and classical systems under the same protocol, and writes ``experiment.json`` (settings, what training took,
+versions, revision), ``results.json`` (a row for each image and system), the products, ``index.html`` and, for networks,
+the weights and ``training``, from whose checkpoints a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import dataclasses
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,8 +36,8 @@ from jfusion.demo import JASPER, facts
 from jfusion.errors import InputError
 from jfusion.files import check_output, replaced
 from jfusion.inference.evaluate import CONVENTIONS
-from jfusion.inference.run import trained
-from jfusion.progress import bar
+from jfusion.inference.meter import measured
+from jfusion.progress import Progress, bar
 from jfusion.report.compare import Contest, Trial, rows_of, stage_views
 from jfusion.report.content import SceneSection
 from jfusion.report.environment import environment
@@ -43,7 +45,7 @@ from jfusion.report.page import write_page
 from jfusion.report.results import Row, table, write_results
 from jfusion.tasks import spatiospectral_task
 from jfusion.training import weights
-from jfusion.training.loop import Network
+from jfusion.training.loop import Network, train
 
 RIVALS = {
     "pansharpening": ("cubic", "gsa", "mtf_glp_cbd", "fuse"),
@@ -57,6 +59,9 @@ SHOWN = ("PSNR", "SAM", "ERGAS", "Q2n")
 
 PICTURED = 2
 """Images of a data set that the page shows."""
+
+NOTED = 10.0
+"""Seconds after which a training notes again how long it has taken."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,19 +168,73 @@ def ground(experiment: Experiment, learns: bool) -> Benchmark:
     return benchmark(data, protocol, learn, judge, learns=learns, few=experiment.smoke)
 
 
-def make_network(experiment: Experiment, name: str, where: Benchmark) -> tuple[Network, str]:
-    """The network that the experiment trains, and a sentence that says where its parameters come from."""
+@dataclasses.dataclass
+class Cost:
+    """What a training took.
+
+    Attributes:
+        steps: that were taken.
+        seconds: of all sittings together, with what a kill has undone.
+        peak_memory_mib: resident memory above the start's, the largest of all sittings that came to an end; None where
+            the system does not say.
+    """
+
+    steps: int = 0
+    seconds: float = 0.0
+    peak_memory_mib: float | None = None
+
+
+@contextmanager
+def charged(path: Path, progress: Progress) -> Iterator[tuple[Cost, Progress]]:
+    """The cost of the training in this block on top of what its file says; a kill loses `NOTED` seconds of it.
+
+    Args:
+        path: of the file, JSON.
+        progress: what the one that is handed out also calls.
+    """
+    cost = Cost(**json.loads(path.read_text())) if path.exists() else Cost()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before, began, noted = cost.seconds, time.perf_counter(), 0.0
+
+    def note() -> None:
+        cost.seconds = before + time.perf_counter() - began
+        with replaced(path) as temporary:
+            temporary.write_text(json.dumps(dataclasses.asdict(cost)) + "\n")
+
+    def told(done: int, total: int, values: Mapping[str, float]) -> None:
+        nonlocal noted
+        progress(done, total, values)
+        if time.perf_counter() - began >= noted + NOTED:
+            noted = time.perf_counter() - began
+            note()
+
+    try:
+        with measured() as meter:
+            yield cost, told
+    finally:
+        peaks = [peak for peak in (cost.peak_memory_mib, meter.peak_memory_mib) if peak is not None]
+        cost.peak_memory_mib = max(peaks, default=None)
+        note()
+
+
+def make_network(experiment: Experiment, name: str, where: Benchmark) -> tuple[Network, str, Cost]:
+    """The network that the experiment trains, a sentence that says where its parameters come from, and what it took."""
     learn, validation = where.learn, where.validation
     assert learn is not None
     if not experiment.validate:
         validation = None
     elif validation is None:
         learn, validation = parted(learn, experiment.validate)
-    with bar(f"{experiment.data}: {name} learns") as progress:
-        return trained(
-            catalogue.get(name), learn.observation, learn.model, data=learn, validation=validation, progress=progress,
-            **settings(experiment, name),
-        )  # fmt: skip
+    paid = experiment.out / "training" / "cost.json"
+    with bar(f"{experiment.data}: {name} learns") as shown, charged(paid, shown) as (cost, progress):
+        result = train(
+            catalogue.get(name), learn, validation=validation, progress=progress, **settings(experiment, name)
+        )
+        cost.steps = result.steps
+    note = f"trained on pairs with truth: {cost.steps} steps in {cost.seconds:.0f} s"
+    if result.best is None:
+        return result.network, note, cost
+    return result.best, f"{note}, the best by validation taken", cost
 
 
 def contest_on(image: Judged, blind: bool) -> Contest:
@@ -191,17 +250,19 @@ def contest_on(image: Judged, blind: bool) -> Contest:
 
 
 def means(rows: Sequence[Row]) -> list[Row]:
-    """A row for each system with the means over all scenes of its metrics and seconds, and the largest memory."""
-    return [_mean([row for row in rows if row.system == name]) for name in dict.fromkeys(row.system for row in rows)]
+    """A row for each system: the `mean` over all scenes."""
+    parts = [[row for row in rows if row.system == name] for name in dict.fromkeys(row.system for row in rows)]
+    return [
+        part[0] if len(part) == 1 else dataclasses.replace(mean(part), scene=f"mean of {len(part)} images")
+        for part in parts
+    ]
 
 
-def _mean(rows: Sequence[Row]) -> Row:
-    if len(rows) == 1:
-        return rows[0]
+def mean(rows: Sequence[Row]) -> Row:
+    """The first row with the means over all of metrics and seconds, and the largest memory."""
     memory = [row.peak_memory_mib for row in rows if row.peak_memory_mib is not None]
     return dataclasses.replace(
         rows[0],
-        scene=f"mean of {len(rows)} images",
         metrics={name: float(np.mean([row.metrics[name] for row in rows])) for name in rows[0].metrics},
         seconds=float(np.mean([row.seconds for row in rows])),
         peak_memory_mib=max(memory, default=None),
@@ -227,7 +288,7 @@ def run(experiment: Experiment, name: str, published: Mapping[str, str] | None =
     check_output(folder / "index.html", overwrite=True)
     learns, options = isinstance(catalogue.get(name).method, Trained), settings(experiment, name)
     where = ground(experiment, learns)
-    network, note = make_network(experiment, name, where) if learns else (None, "")
+    network, note, cost = make_network(experiment, name, where) if learns else (None, "", None)
     if network is not None:
         options = {"weights": folder / "weights.safetensors"}
         weights.save(options["weights"], network)
@@ -238,7 +299,7 @@ def run(experiment: Experiment, name: str, published: Mapping[str, str] | None =
         rows += rows_of(trials)
         if len(sections) < PICTURED:
             sections.append(section_of(experiment, name, image, trials, network))
-    return report(experiment, name, rows, sections, published or {})
+    return report(experiment, name, rows, sections, published or {}, cost)
 
 
 def trials_on(
@@ -261,6 +322,7 @@ def report(
     rows: Sequence[Row],
     sections: Sequence[SceneSection],
     published: Mapping[str, str],
+    cost: Cost | None = None,
 ) -> Path:
     """Writes the results and the page, prints the table, and returns the page's path.
 
@@ -268,12 +330,14 @@ def report(
         experiment, name, published: see `run`.
         rows: of all images and systems.
         sections: of the images that are shown; the first one gets the means.
+        cost: of the training, None where there is none.
     """
     folder, title = experiment.out, experiment.data
     write_results(folder / "results.json", rows)
     record = {
         "system": name,
         "experiment": dataclasses.asdict(experiment),
+        "training": cost and dataclasses.asdict(cost),
         "revision": revision(),
         "environment": environment(),
     }

@@ -12,7 +12,8 @@ whose normal equation is of Sylvester's kind and is solved exactly in the Fourie
     X_cnn = X_in + N(X_in)       N learns the residual X - X_in                       (10), (11)
     X_fin = S(X_cnn)             both images have the last word                       (12)
 
-N has 16 convolutions 3 x 3: one with ReLU, 14 with batch normalisation and ReLU, one plain. It alone is trained, by
+N has 16 convolutions 3 x 3: one with ReLU, 14 with batch normalisation and ReLU, one plain; Keras' initial values. It
+alone is trained, by
 the mean squared error of X_cnn: Adam 1e-3, batches of 128 patches 32 x 32, 1,000 epochs. The operators are those of
 the observation model ("exact"); "learned" fits a PSF and a spectral response to the training pairs; "free" is not
 offered, see `unrolled.closed_form`.
@@ -29,7 +30,6 @@ from __future__ import annotations
 
 from typing import Unpack
 
-import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
@@ -37,8 +37,7 @@ from jax import Array
 from jax.nn.initializers import glorot_uniform
 
 from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
-from jfusion.layers.batch_norm import ConvNorm
-from jfusion.layers.conv import Conv
+from jfusion.layers.dncnn import DnCNN
 from jfusion.operators import Observation, ObservationModel, upsample
 from jfusion.tasks import SPATIOSPECTRAL
 from unrolled.closed_form import LinearPhysics, LinearSensors
@@ -46,25 +45,6 @@ from unrolled.stages import Options, Stages, closed_form_step, finish
 
 ETA = 5e-4
 """Trust in the prior of a solve."""
-
-
-class Residual(nnx.Module):
-    """N: convolutions 3 x 3 with ReLU, batch normalisation in all but the first and the last; Keras' initial values."""
-
-    def __init__(self, bands: int, width: int, depth: int, rngs: nnx.Rngs) -> None:
-        init = glorot_uniform()
-        self.first = Conv(bands, width, 3, kernel_init=init, rngs=rngs)
-        self.inner = nnx.List(
-            [ConvNorm(width, width, momentum=0.99, epsilon=1e-3, kernel_init=init, rngs=rngs) for _ in range(depth - 2)]
-        )
-        self.last = Conv(width, bands, 3, kernel_init=init, rngs=rngs)
-
-    def __call__(self, x: Array, running: bool | None = None) -> Array:
-        """``(batch, height, width, band)`` to the same; ``running`` as in `ConvNorm`."""
-        x = jax.nn.relu(self.first(x))
-        for layer in self.inner:
-            x = jax.nn.relu(layer(x, running))
-        return self.last(x)
 
 
 class DHSIS(nnx.Module):
@@ -84,7 +64,9 @@ class DHSIS(nnx.Module):
         self, bands: Bands, *, width: int = 64, depth: int = 16, physics: LinearPhysics = "exact", rngs: nnx.Rngs
     ) -> None:
         self.sensors = LinearSensors(physics, bands)
-        self.residual = Residual(bands.lr, width, depth, rngs)
+        self.residual = DnCNN(
+            bands.lr, width=width, depth=depth, momentum=0.99, epsilon=1e-3, kernel_init=glorot_uniform(), rngs=rngs
+        )
 
     def learn(self, observation: Observation, model: ObservationModel, running: bool | None = None) -> list[Array]:
         """``[X_in, X_cnn]``, each ``(batch, height, width, band)``; ``running`` as in `ConvNorm`."""

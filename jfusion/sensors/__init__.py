@@ -24,6 +24,8 @@ MTF_FALLBACK_SOURCE = (
     "fallback of Vivone et al., IEEE GRSM 2021: 0.30 for a multispectral, 0.15 for a panchromatic band"
 )
 MIN_COVERAGE = 0.5
+MOST_BANDS = 16
+"""A sensor with more bands is a spectrometer, and no guide, see `responses`."""
 _FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 
 
@@ -183,6 +185,43 @@ def get(name: str) -> Sensor:
     table = json.loads((files(__package__) / "tables" / f"{name}.json").read_text(encoding="utf-8"))
     bands = tuple(_band(row, table.get("mtf_source", MTF_FALLBACK_SOURCE)) for row in table["bands"])
     return Sensor(name, table["title"], bands, table["source"], table["licence"], table["bit_depth"])
+
+
+def responses(names: Sequence[str], wavelengths: Any) -> np.ndarray:
+    """Spectral responses of the multispectral and, one by one, of the panchromatic bands of sensors.
+
+    Bands that the wavelengths do not cover are left out, and sensors that have none or are spectrometers.
+
+    Args:
+        names: of the sensors.
+        wavelengths: of the scene's bands, nm.
+
+    Returns:
+        ``(sensor, guide band, band)``; where a sensor has fewer bands than another, rows of zeros.
+
+    Raises:
+        InputError: no sensor is left, or no such sensor.
+    """
+    tables = []
+    for sensor in map(get, names):
+        for part in (sensor.ms, sensor.pan):
+            rows = [row for band in part.bands if (row := _row_of(part, band.name, wavelengths)) is not None]
+            if 0 < len(rows) <= MOST_BANDS:
+                tables.append(np.stack(rows))
+    if not tables:
+        raise InputError(
+            f"none of {', '.join(names)} sees a band between {min(wavelengths)} and {max(wavelengths)} nm."
+        )
+    most = max(len(table) for table in tables)
+    return np.stack([np.pad(table, ((0, most - len(table)), (0, 0))) for table in tables])
+
+
+def _row_of(sensor: Sensor, band: str, wavelengths: Any) -> np.ndarray | None:
+    """None where the wavelengths do not cover the band."""
+    try:
+        return sensor.select([band]).response(wavelengths)[0]
+    except InputError:
+        return None
 
 
 def _band(row: dict[str, Any], mtf_source: str) -> Band:

@@ -8,7 +8,7 @@ whose parameters do not depend on the bands (`jfusion.catalogue.Trained.any_band
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,14 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jfusion import sensors
 from jfusion.data.simulate import Simulation, observe
-from jfusion.errors import InputError
 from jfusion.operators import Grid, Observation, ObservationModel, SpatialResponse, SpectralResponse
 from jfusion.operators.psf import FWHM_PER_SIGMA, moving_psf
-
-MOST_BANDS = 16
-"""A sensor with more bands is a spectrometer, and no guide."""
 
 UNSEEN = 1.0
 """Deviation of the noise, in the network's units, in bands that a guide does not have, so that they say nothing."""
@@ -45,7 +40,8 @@ class ManySensors:
     """What is drawn. Lengths are in low-resolution pixels.
 
     Attributes:
-        responses: spectral responses ``(sensor, guide band, band)``, see `responses`; rows of zeros are absent bands.
+        responses: spectral responses ``(sensor, guide band, band)``, see `jfusion.sensors.responses`; rows of zeros are
+            absent bands.
         ratios: of which one is drawn.
         width: full width at half maximum of the Gaussian blur, along each of two axes at right angles that point
             anywhere.
@@ -105,40 +101,3 @@ class ManySensors:
             return jax.lax.switch(jax.random.randint(which, (), 0, len(branches)), branches)
 
         return drawn
-
-
-def responses(names: Sequence[str], wavelengths: np.ndarray) -> np.ndarray:
-    """Spectral responses of the multispectral and, one by one, of the panchromatic bands of sensors.
-
-    Bands that the wavelengths do not cover are left out, and sensors that have none or are spectrometers.
-
-    Args:
-        names: of the sensors.
-        wavelengths: of the scene's bands, nm.
-
-    Returns:
-        ``(sensor, guide band, band)``; where a sensor has fewer bands than another, rows of zeros.
-
-    Raises:
-        InputError: no sensor is left, or no such sensor.
-    """
-    tables = []
-    for sensor in map(sensors.get, names):
-        for part in (sensor.ms, sensor.pan):
-            rows = [row for band in part.bands if (row := _row(part, band.name, wavelengths)) is not None]
-            if 0 < len(rows) <= MOST_BANDS:
-                tables.append(np.stack(rows))
-    if not tables:
-        raise InputError(
-            f"none of {', '.join(names)} sees a band between {min(wavelengths)} and {max(wavelengths)} nm."
-        )
-    most = max(len(table) for table in tables)
-    return np.stack([np.pad(table, ((0, most - len(table)), (0, 0))) for table in tables])
-
-
-def _row(sensor: sensors.Sensor, band: str, wavelengths: np.ndarray) -> np.ndarray | None:
-    """None where the wavelengths do not cover the band."""
-    try:
-        return sensor.select([band]).response(wavelengths)[0]
-    except InputError:
-        return None

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments import runner
 from experiments.places import REGIONS, place
-from experiments.runner import Experiment, run, settings
+from experiments.runner import Experiment, charged, run, settings
 from jfusion import catalogue
 from jfusion.catalogue import Classical
 from jfusion.data import scenes
@@ -18,6 +19,7 @@ from jfusion.errors import InputError
 from jfusion.inference.evaluate import against_reference
 from jfusion.inference.fuse import DEFAULT_SYSTEMS
 from jfusion.inference.run import run as run_system
+from jfusion.progress import silent
 from jfusion.tasks import spatiospectral_task
 
 NETWORKS = [name for name, row in catalogue.systems().items() if not isinstance(row.method, Classical)]
@@ -104,3 +106,24 @@ def test_smoke_run_writes_what_it_did(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "run" / "experiment.json").read_text())
     assert record["experiment"]["steps"] == 20
     assert all((tmp_path / "run" / row["product"]).is_file() for row in rows)
+
+
+def test_a_training_costs_what_all_its_sittings_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "NOTED", 0.0)
+    path = tmp_path / "training" / "cost.json"
+
+    def killed() -> None:
+        with charged(path, silent) as (_, progress):
+            progress(20, 40, {})
+            noted.append(json.loads(path.read_text())["seconds"])
+            raise SystemExit(143)
+
+    noted: list[float] = []
+    with pytest.raises(SystemExit):
+        killed()
+    first = json.loads(path.read_text())["seconds"]
+    assert first >= noted[0] > 0
+    with charged(path, silent) as (cost, _):
+        cost.steps = 40
+    assert cost.seconds > first
+    assert json.loads(path.read_text()) == dataclasses.asdict(cost)

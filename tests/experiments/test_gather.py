@@ -47,10 +47,25 @@ def test_runs_of_one_place_are_joined(tmp_path) -> None:
     lines = markdown([read(folder) for folder in runs]).splitlines()
     assert [line.split(" | ")[0].removeprefix("| ") for line in lines[4:7]] == ["cubic", "mhf_net", "fusionnet"]
     assert "**12.00**" in lines[5]
-    assert "python -m experiments.fusionnet --steps 7 --turn" in lines
-    assert "python -m experiments.mhf_net --seed 2" in lines
+    assert "python -m experiments.fusionnet --data landsat8_momotombo --steps 7 --turn" in lines
+    assert "python -m experiments.mhf_net --data cave/mhf --seed 2" in lines
     other = finished(tmp_path / "c", "mhf_net", second, {"cubic": 9.0}, {"ratio": 4})
     with pytest.raises(InputError, match="another protocol"):
         markdown([read(runs[0]), read(other)])
     with pytest.raises(InputError, match="finished run"):
         read(tmp_path)
+
+
+def test_seeds_of_one_system_make_one_line(tmp_path) -> None:
+    runs = [
+        finished(tmp_path / str(seed), "mhf_net", dataclasses.replace(mhf_net.EXPERIMENT, seed=seed, steps=9),
+                 {"cubic": 9.0, "mhf_net": value}, {"ratio": 2})
+        for seed, value in ((0, 11.0), (1, 13.0))
+    ]  # fmt: skip
+    lines = markdown([read(folder) for folder in runs]).splitlines()
+    assert "12.00** ± 1.41" in lines[5]
+    assert lines[5].endswith("| 2 seeds |")
+    assert "python -m experiments.mhf_net --data jasper_ridge --steps 9  # and --seed 1" in lines
+    other = finished(tmp_path / "c", "mhf_net", mhf_net.EXPERIMENT, {"cubic": 9.0, "mhf_net": 1.0}, {"ratio": 2})
+    with pytest.raises(InputError, match="steps was 9 and is now None"):
+        markdown([read(runs[0]), read(other)])

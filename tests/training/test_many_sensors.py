@@ -14,7 +14,7 @@ from jfusion.operators import relative_residual
 from jfusion.operators.psf import gaussian_psf, moving_psf
 from jfusion.operators.spatial import psf_kernel
 from jfusion.training.loop import Network, build, train
-from jfusion.training.many_sensors import UNSEEN, ManySensors, responses
+from jfusion.training.many_sensors import UNSEEN, ManySensors
 
 WAVELENGTHS = np.linspace(420, 950, 12)
 IMAGE = np.random.default_rng(0).uniform(0.1, 0.6, (24, 24, 12)).astype(np.float32)
@@ -49,18 +49,18 @@ def test_moving_psf_that_stands_still_and_is_round_is_the_gaussian() -> None:
 
 
 def test_responses_are_those_of_the_sensors_and_none_of_a_spectrometer() -> None:
-    table = responses(["rapideye", "landsat8_oli", "prisma"], WAVELENGTHS)
+    table = sensors.responses(["rapideye", "landsat8_oli", "prisma"], WAVELENGTHS)
     seen = sensors.get("rapideye").response(WAVELENGTHS)
     assert table.shape == (3, 5, 12)  # RapidEye, Landsat without what these wavelengths miss, and its pan
     np.testing.assert_allclose(table[0], seen)
     np.testing.assert_array_equal(table.any(-1).sum(1), [5, 5, 1])
     with pytest.raises(InputError, match="prisma"):
-        responses(["prisma"], WAVELENGTHS)
+        sensors.responses(["prisma"], WAVELENGTHS)
 
 
 @pytest.mark.parametrize(("seed", "ratio"), [(0, 2), (1, 3), (2, 4)])
 def test_what_is_drawn_obeys_its_model_and_an_exact_product_obeys_what_is_drawn(seed: int, ratio: int) -> None:
-    drawn = ManySensors(responses(["rapideye", "landsat8_oli"], WAVELENGTHS))
+    drawn = ManySensors(sensors.responses(["rapideye", "landsat8_oli"], WAVELENGTHS))
     made = drawn.observe(jax.random.key(seed), TARGET, ratio)
     height = 24 // ratio * ratio
     assert made.target.shape == (1, height, height, 12)
@@ -93,7 +93,7 @@ def test_absent_bands_tell_nothing() -> None:
 
 
 def test_network_for_many_sensors_learns_and_serves_a_pair_of_other_bands_and_ratio() -> None:
-    drawn = ManySensors(responses(["rapideye", "landsat8_oli"], WAVELENGTHS), ratios=(2, 3))
+    drawn = ManySensors(sensors.responses(["rapideye", "landsat8_oli"], WAVELENGTHS), ratios=(2, 3))
     method = dataclasses.replace(SUN.method, stochastic=drawn.loss(SUN.method.loss))
     learn = simulate(IMAGE, WAVELENGTHS, Protocol(ratio=2, guide_sensor="rapideye"))
     result = train(

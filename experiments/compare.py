@@ -1,0 +1,442 @@
+"""All systems of a family under one protocol on embedded scenes, beside all classical ones.
+
+    python -m experiments.compare --family unrolled
+    python -m experiments.compare --family prior --systems gdd --scenes jasper_ridge
+    python -m experiments.compare --smoke --out runs/smoke
+
+Jasper Ridge is fused from a hyperspectral image at ratio 4 (35 dB) and Landsat-8's multispectral bands (40 dB);
+Momotombo is pansharpened, both images one ratio lower. A system learns on one region, chooses its step on held-out rows
+of it and is judged on another region. Every run is the system's own script in a process of its own, so that memory is
+its own and a kill costs what lies behind its last checkpoint: the same command goes on, and what is finished is not run
+again. A run that took less than five minutes is repeated with two more seeds, when all others are done.
+
+``out`` gets a folder and a log a run; ``FAMILY.md``, the tables with the commands, anew after each run; and at the end
+``FAMILY.html`` with the pictures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import chain
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tyro
+
+from experiments.gather import INCIDENTAL, Entry, Finished, command, entries, environments, options, read, section
+from experiments.places import Judged
+from experiments.runner import SHOWN, Experiment, contest_on, ground
+from jfusion import catalogue
+from jfusion.cli import answered, use_all_cores
+from jfusion.data import readers
+from jfusion.demo import facts
+from jfusion.errors import InputError, JFusionError, RunError
+from jfusion.files import check_output, replaced
+from jfusion.inference.evaluate import CONVENTIONS
+from jfusion.inference.run import completed
+from jfusion.report.compare import stage_views
+from jfusion.report.content import SceneSection, StageView
+from jfusion.report.environment import environment
+from jfusion.report.page import write_page
+from jfusion.report.results import Row, display, read_results, seconds_text, with_unit, write_results
+from jfusion.tasks import TASKS
+from jfusion.training import weights
+from jfusion.training.folder import differences, plain
+
+Changes = Mapping[str, Any]
+"""Settings of an `Experiment` by name; the others are its own."""
+
+SCENES = {"jasper_ridge": "hs_ms", "landsat8_momotombo": "pansharpening"}
+"""Where systems are compared, and the task there."""
+
+SEEDS = (0, 1, 2)
+SHORT = 300.0
+"""Seconds below which a run is repeated with all seeds."""
+
+TITLES = {"unrolled": "Unrolled networks", "prior": "Untrained networks"}
+
+
+def short(steps: int, pace: float | None = None, **changes: Any) -> Changes:
+    """A training of minutes on two cores: a small network and small patches; see `Experiment`."""
+    few = {"sizes": "compact", "patch": 32, "batch": 4, "turn": True}
+    return {**few, "steps": steps, "pace": pace, **changes}
+
+
+PROTOCOL: dict[str, Changes] = {
+    "admm_hfnet": short(3000, 2),
+    "bmhf_net": short(3000, 10),
+    "cnn_fus": short(4000, 1),
+    "dbin": short(3000, 2),
+    "dhif_net": short(3000, 3),
+    "dhsis": short(6000, 1),
+    "dl_vm": short(3000, 1),
+    "edbin": short(3000, 2),
+    "gppnn": short(6000, 2),
+    "lgteun": short(4000, 1),
+    "mhf_net": short(3000, 10),
+    "mog_dcn": short(3000, 10),
+    "pancsc_net": short(6000, 10),
+    "spfnet": short(3000, 1),
+    "sun": short(2000, 1),
+    "tonwmd": short(4000, 1),
+    "tsfn": short(4000, 5),
+    "vo_net": short(6000, 5),
+    "vp_net": short(6000, 10),
+    "gdd": {"steps": 1000},
+    "udaln": {"steps": 6000},
+}
+"""How each system runs; a number of steps and a pace, such that two cores train it within a quarter of an hour."""
+
+SLOW: dict[tuple[str, str], Changes] = {
+    ("bmhf_net", "jasper_ridge"): {"steps": 600, "batch": 2},
+    ("dhif_net", "jasper_ridge"): {"steps": 1500},
+    ("mhf_net", "jasper_ridge"): {"steps": 800, "batch": 2},
+}
+"""What changes where a scene has too many bands for that, by system and scene."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is compared.
+
+    Attributes:
+        family: whose systems take part, beside the classical ones.
+        systems: of the family, all by default.
+        scenes: where they are judged.
+        budget: seconds after which the training or fit of a run ends, whatever its steps.
+        out: folder of the runs and results; a folder that holds some is gone on with.
+        smoke: everything tiny: does it run?
+    """
+
+    family: Literal["unrolled", "prior"] = "unrolled"
+    systems: tuple[str, ...] = ()
+    scenes: tuple[str, ...] = tuple(SCENES)
+    budget: float | None = None
+    out: Path = Path("runs/compare")
+    smoke: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A system's script with settings."""
+
+    system: str
+    experiment: Experiment
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return self.experiment.out.name
+
+    @property
+    def log(self) -> Path:
+        """What the script says."""
+        return self.experiment.out.with_suffix(".log")
+
+    @property
+    def repeats(self) -> list[Run]:
+        """The same with the other seeds."""
+        return [
+            run_in(self.experiment.out.parent, self.system, dataclasses.replace(self.experiment, seed=seed))
+            for seed in SEEDS[1:]
+        ]
+
+    def finished(self) -> Finished | None:
+        """What it left, None where it has not finished.
+
+        Raises:
+            InputError: the folder holds a run of other settings.
+        """
+        if not (self.experiment.out / "experiment.json").exists():
+            return None
+        found = read(self.experiment.out)
+        asked = plain(dataclasses.asdict(self.experiment.tiny() if self.experiment.smoke else self.experiment))
+        was, now = ({k: v for k, v in used.items() if k not in INCIDENTAL} for used in (found.used, asked))
+        if changed := differences(was, now):
+            raise InputError(
+                f"{self.experiment.out} holds a run of other settings: {'; '.join(changed)}. Remove it or name another "
+                "--out."
+            )
+        return found
+
+
+def run_in(out: Path, system: str, experiment: Experiment) -> Run:
+    """A run whose folder lies in ``out``."""
+    folder = out / f"{system}-{experiment.data}-{experiment.seed}"
+    return Run(system, dataclasses.replace(experiment, out=folder))
+
+
+def planned(settings: Settings, protocol: Mapping[str, Changes] = PROTOCOL) -> list[Run]:
+    """The runs with the first seed, scene by scene.
+
+    Raises:
+        InputError: a system or scene that is not there, or a system without a line in the protocol.
+    """
+    family = [row for row in catalogue.systems().values() if row.family == settings.family]
+    names = [row.name for row in family]
+    for kind, asked, known in (("systems", settings.systems, names), ("scenes", settings.scenes, list(SCENES))):
+        if wrong := [name for name in asked if name not in known]:
+            raise InputError(f"--{kind} must be among {', '.join(known)}, but has {', '.join(wrong)}.")
+    if settings.budget is not None and settings.budget <= 0:
+        raise InputError(f"--budget must be seconds above 0, but is {settings.budget:g}.")
+    chosen = [row for row in family if row.name in (settings.systems or names)]
+    if lacking := [row.name for row in chosen if row.name not in protocol]:
+        raise InputError(f"{', '.join(lacking)} must have a line in experiments.compare.PROTOCOL; write it.")
+    common: Changes = {"seed": SEEDS[0], "budget": settings.budget, "smoke": settings.smoke}
+    return [
+        run_in(
+            settings.out,
+            row.name,
+            Experiment(**{**protocol[row.name], **SLOW.get((row.name, scene), {}), **common, "data": scene}),
+        )
+        for scene in settings.scenes
+        for row in chosen
+        if SCENES[scene] in row.tasks
+    ]
+
+
+def attempt(run: Run) -> str:
+    """Runs a script to its end and returns what went wrong, empty if nothing did.
+
+    Its log stays locked until the script itself has ended: one that a killed comparison left at work is waited for.
+    """
+    with run.log.open("ab") as log:
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{run.name} is at work already; waiting for it", file=sys.stderr)
+            fcntl.flock(log, fcntl.LOCK_EX)
+        if run.finished():
+            return ""
+        words = command(run.system, plain(dataclasses.asdict(run.experiment)))
+        child = subprocess.Popen([sys.executable, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            code = child.wait()
+        except BaseException:
+            child.terminate()
+            child.wait()
+            raise
+    if code == 0:
+        return ""
+    said = run.log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return f"{run.name} ended with {code}: {next((line for line in reversed(said) if line.strip()), 'no word')}"
+
+
+def wanted(run: Run) -> list[Run]:
+    """The run and, once it is known to be short, its repeats."""
+    found = run.finished()
+    again = found is not None and found.seconds < SHORT and not run.experiment.smoke
+    return [run, *(run.repeats if again else ())]
+
+
+def work(first: Sequence[Run], publish: Callable[[], None]) -> list[str]:
+    """Runs what is not finished, the repeats when all others are done, and returns what went wrong.
+
+    Args:
+        first: the runs with the first seed.
+        publish: called before and after each run.
+    """
+    failed = []
+    repeats = (again for run in first for again in wanted(run)[1:])  # not asked before the first are done
+    publish()
+    for run in chain(first, repeats):
+        if run.finished():
+            continue
+        print(f"{run.name} runs, see {run.log}", file=sys.stderr)
+        if failure := attempt(run):
+            failed.append(failure)
+        publish()
+        print(failure or told(run), file=sys.stderr)
+    return failed
+
+
+def told(run: Run) -> str:
+    """What a finished run has reached."""
+    found = run.finished()
+    assert found is not None
+    reached = with_unit(SHOWN[0], found.row.metrics[SHOWN[0]])
+    return f"{run.name}: {display(SHOWN[0]).label} {reached} after {seconds_text(found.seconds)} s"
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """What is known of a scene so far.
+
+    Attributes:
+        where: the pair that is judged.
+        classical: folder of what classical systems did there.
+        runs: with the first seed.
+    """
+
+    where: Judged
+    classical: Path
+    runs: Sequence[Run]
+
+    def judge(self, smoke: bool) -> list[str]:
+        """Judges the classical systems that have not been judged yet, and returns what went wrong.
+
+        Raises:
+            InputError: the folder holds results under another protocol.
+        """
+        self.classical.mkdir(exist_ok=True)
+        rows, failed = self.rows(), []
+        if any(row.protocol != plain(self.where.protocol) for row in rows):
+            raise InputError(f"{self.classical} holds results under another protocol; remove it or name another --out.")
+        for name in classical(self.where.name, smoke):
+            if name in [row.system for row in rows]:
+                continue
+            try:
+                with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+                    rows.append(process.submit(trial, self.where.name, smoke, name, self.classical).result())
+            except (JFusionError, BrokenProcessPool) as error:
+                failed.append(f"{name} on {self.where.name}: {error}")
+            write_results(self.classical / "results.json", rows)
+        return failed
+
+    def rows(self) -> list[Row]:
+        """Of the classical systems."""
+        path = self.classical / "results.json"
+        return read_results(path) if path.exists() else []
+
+    def finished(self) -> list[tuple[Run, Finished]]:
+        """All runs that are finished, those with the first seed before their repeats."""
+        found = [(again, again.finished()) for run in self.runs for again in wanted(run)]
+        return [(run, result) for run, result in found if result is not None]
+
+    def table(self) -> list[str]:
+        """Lines of Markdown."""
+        results = [result for _, result in self.finished()]
+        waiting = [again.name for run in self.runs for again in wanted(run) if again.finished() is None]
+        lines = section(results, self.rows())
+        return [f"#{lines[0]}", *lines[1:], *(["", f"Not finished: {', '.join(waiting)}."] if waiting else [])]
+
+    def section(self, out: Path) -> SceneSection:
+        """What the page, which lies in ``out``, says."""
+        results, test, outline = self.finished(), self.where.test, self.where.outline
+        found = entries([result for _, result in results], self.rows())
+        files: dict[str, Path] = {}
+        for folder, rows in [(self.classical, self.rows()), *((run.experiment.out, r.rows) for run, r in results)]:
+            for row in rows:
+                files.setdefault(row.system, folder / row.product)
+        unrolled = next((entry.row.system for entry in found if entry.row.family == "unrolled"), "")
+        best = next((run for run, _ in results if run.system == unrolled), None)
+        return SceneSection(
+            title=self.where.name,
+            text="",
+            facts=facts(outline, ratio=test.model.ratio),
+            inputs={key: np.asarray(observed[0]) for key, observed in test.observation.items()},
+            rgb=outline.rgb_bands(),
+            products={entry.row.system: readers.read(files[entry.row.system]).physical() for entry in found},
+            reference=self.where.reference,
+            wavelengths=outline.wavelengths,
+            rows=[with_note(entry) for entry in found],
+            stages=stages_of(best, self.where) if best else (),
+            stages_system=unrolled,
+            downloads=[(e.row.system, files[e.row.system].relative_to(out).as_posix()) for e in found],
+            unit=self.where.unit,
+        )
+
+
+def trial(scene: str, smoke: bool, name: str, folder: Path) -> Row:
+    """What one classical system does; in a process of its own, where the memory that others took is not at hand."""
+    use_all_cores()
+    return contest_on(pair_of(scene, smoke), blind=False).try_system(name, folder).row
+
+
+def with_note(entry: Entry) -> Row:
+    """The row of the page, with what its table has no columns for in the note."""
+    told = [entry.row.note]
+    if entry.cost is not None:
+        told.append(f"{entry.cost.steps:,} steps in {seconds_text(entry.cost.seconds)} s")
+    if entry.spread:
+        told.append(f"{entry.runs} seeds, {SHOWN[0]} ± {with_unit(SHOWN[0], entry.spread[SHOWN[0]])}")
+    return dataclasses.replace(entry.row, note="; ".join(filter(None, told)))
+
+
+def stages_of(run: Run, where: Judged) -> list[StageView]:
+    """What the stages of a trained network estimated."""
+    network = weights.load(run.experiment.out / "weights.safetensors")
+    model, _ = completed(network.system, where.test.observation, where.test.model)
+    return stage_views(network, where.test.observation, model)
+
+
+def document(settings: Settings, scenes: Sequence[Scene]) -> str:
+    """The tables in Markdown, with the command that makes them."""
+    usual = {**dataclasses.asdict(Settings()), "family": None}
+    used = {name: value for name, value in dataclasses.asdict(settings).items() if name != "out"}
+    lines = [f"# {TITLES[settings.family]} beside classical systems", ""]
+    lines += ["```", shlex.join(["python", "-m", "experiments.compare", *options(used, usual)]), "```", ""]
+    for scene in scenes:
+        lines += [*scene.table(), ""]
+    return "\n".join([*lines, *environments([result for scene in scenes for _, result in scene.finished()])]) + "\n"
+
+
+def compare(settings: Settings, protocol: Mapping[str, Changes] = PROTOCOL) -> Path:
+    """Does what is still to be done, writes tables and page, and returns the path of the tables.
+
+    Raises:
+        InputError: see `planned`; the folder cannot be written to, or holds runs of other settings.
+        RunError: some runs failed; all others are in the tables and on the page.
+    """
+    first, out = planned(settings, protocol), settings.out
+    out.mkdir(parents=True, exist_ok=True)
+    tables, page = out / f"{settings.family}.md", out / f"{settings.family}.html"
+    for path in (tables, page):
+        check_output(path, overwrite=True)
+    for run in first:
+        for again in (run, *run.repeats):
+            again.finished()
+    scenes = [scene_of(name, settings, first) for name in settings.scenes]
+    failed = [failure for scene in scenes for failure in scene.judge(settings.smoke)]
+
+    def publish() -> None:
+        with replaced(tables) as temporary:
+            temporary.write_text(document(settings, scenes), encoding="utf-8")
+
+    failed += work(first, publish)
+    title = f"{TITLES[settings.family]} beside classical systems"
+    lead = f"All under one protocol; {tables.name} has the commands."
+    write_page(page, title, lead, [scene.section(out) for scene in scenes], CONVENTIONS, environment())
+    print(page)
+    if failed:
+        raise RunError(f"{'; '.join(failed)}. All others are in {tables}; the same command tries these again.")
+    return tables
+
+
+def scene_of(name: str, settings: Settings, first: Sequence[Run]) -> Scene:
+    """A scene with its runs."""
+    runs = [run for run in first if run.experiment.data == name]
+    return Scene(pair_of(name, settings.smoke), settings.out / f"classical-{name}", runs)
+
+
+def pair_of(scene: str, smoke: bool) -> Judged:
+    """The pair that is judged on a scene."""
+    experiment = Experiment(data=scene)
+    return next(iter(ground(experiment.tiny() if smoke else experiment, learns=False).judged))
+
+
+def classical(scene: str, smoke: bool) -> list[str]:
+    """The classical systems that are judged on a scene; with ``smoke`` the trivial baseline alone."""
+    task = TASKS[SCENES[scene]]
+    rows = [row for row in catalogue.systems().values() if row.family == "classical" and task.name in row.tasks]
+    return [row.name for row in rows if not smoke or row.name == task.baseline]
+
+
+def main() -> None:
+    """The command line."""
+    use_all_cores()
+    settings = tyro.cli(Settings, prog="python -m experiments.compare")
+    sys.exit(answered(lambda: print(compare(settings))))
+
+
+if __name__ == "__main__":
+    main()
