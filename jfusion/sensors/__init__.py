@@ -188,7 +188,7 @@ def get(name: str) -> Sensor:
 
 
 def responses(names: Sequence[str], wavelengths: Any) -> np.ndarray:
-    """Spectral responses of the multispectral and, one by one, of the panchromatic bands of sensors.
+    """Spectral responses of sensors, of the multispectral and of the panchromatic bands each as of one sensor.
 
     Bands that the wavelengths do not cover are left out, and sensors that have none or are spectrometers.
 
