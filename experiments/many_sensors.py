@@ -176,7 +176,7 @@ def main(settings: Settings) -> None:
         test, learn = ours.see(right, wavelengths, 2), ours.see(left, wavelengths, 3)
         patch = 40 // ours.ratio * ours.ratio
         own = trained(f"{name}_sun", sun, learn, steps=alone, patch=patch)
-        small = {"steps": plain, "patch": 24 // ours.ratio * ours.ratio, "batch": 8, "pace": 4.0}
+        small = {"steps": plain, "patch": 5 * ours.ratio, "batch": 8, "pace": 4.0}
         plain_other = trained(f"{name}_plain_other", fusionnet, other.see(left, wavelengths, 3), **small)
         plain_own = trained(f"{name}_plain_own", fusionnet, learn, **small)
         products = {
