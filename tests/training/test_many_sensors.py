@@ -61,7 +61,7 @@ def test_responses_are_those_of_the_sensors_and_none_of_a_spectrometer() -> None
 @pytest.mark.parametrize(("seed", "ratio"), [(0, 2), (1, 3), (2, 4)])
 def test_what_is_drawn_obeys_its_model_and_an_exact_product_obeys_what_is_drawn(seed: int, ratio: int) -> None:
     drawn = ManySensors(sensors.responses(["rapideye", "landsat8_oli"], WAVELENGTHS))
-    made = drawn.observe(jax.random.key(seed), TARGET, ratio)
+    made = jax.jit(drawn.observe, static_argnums=2)(jax.random.key(seed), TARGET, ratio)
     height = 24 // ratio * ratio
     assert made.target.shape == (1, height, height, 12)
     absent = ~made.model["guide"].srf.any(-1)
@@ -73,7 +73,7 @@ def test_what_is_drawn_obeys_its_model_and_an_exact_product_obeys_what_is_drawn(
         np.testing.assert_allclose(jnp.std(error / noise), 1, atol=0.2)
     quiet = made._replace(observation=made.model(made.target))
     module = build(SUN, catalogue.Bands(12, 5, ratio), sizes=SUN.method.tiny)
-    product = module(quiet.observation, quiet.model, exact=True)
+    product = jax.jit(lambda *pair: module(*pair, exact=True))(quiet.observation, quiet.model)
     for key, image in quiet.model(product).items():
         assert float(relative_residual(image, quiet.observation[key])[0]) < 1e-3
 
@@ -88,8 +88,8 @@ def test_absent_bands_tell_nothing() -> None:
         operators={**pair.model.operators, "guide": type(pair.model["guide"])(srf)},
         noise={**pair.model.noise, "guide": noise},
     )
-    expected = module(pair.observation, pair.model)
-    np.testing.assert_allclose(module({**pair.observation, "guide": padded}, model), expected, atol=1e-4)
+    expected = jax.jit(module)(pair.observation, pair.model)
+    np.testing.assert_allclose(jax.jit(module)({**pair.observation, "guide": padded}, model), expected, atol=1e-4)
 
 
 def test_network_for_many_sensors_learns_and_serves_a_pair_of_other_bands_and_ratio() -> None:
