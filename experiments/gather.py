@@ -203,8 +203,8 @@ def section(runs: Sequence[Finished], beside: Sequence[Row] = ()) -> list[str]:
     first, costs = lines_of[0].row, [entry.cost for entry in lines_of]
     heads = ["system", "family", *(f"{display(n).label} {display(n).arrow}" for n in SHOWN), "parameters", "steps"]
     heads += ["training s", "s", "MiB", "note"]
-    lines = [f"# {first.scene}, {first.task.replace('_', ' ')}", "", _line(heads)]
-    lines.append(_line(["---", "---", *["---:"] * (len(heads) - 3), "---"]))
+    lines = [f"# {first.scene}, {first.task.replace('_', ' ')}", "", markdown_line(heads)]
+    lines.append(markdown_line(["---", "---", *["---:"] * (len(heads) - 3), "---"]))
     columns = [_column(name, lines_of) for name in SHOWN]
     for entry, cost, *cells in zip(lines_of, costs, *columns, strict=True):
         row = entry.row
@@ -212,7 +212,7 @@ def section(runs: Sequence[Finished], beside: Sequence[Row] = ()) -> list[str]:
         peak = row.peak_memory_mib if cost is None else cost.peak_memory_mib
         took = [*training, seconds_text(row.seconds), memory_text(peak)]
         note = "; ".join(filter(None, [row.note, f"{entry.runs} seeds" if entry.runs > 1 else ""]))
-        lines.append(_line([row.system, row.family, *cells, parameters_text(row.parameters), *took, note]))
+        lines.append(markdown_line([row.system, row.family, *cells, parameters_text(row.parameters), *took, note]))
     lines += ["", f"Judged: {_told(first.protocol)}.", COLUMNS]
     if any(entry.spread for entry in lines_of):
         lines.append("± is the standard deviation over runs that differ in their seed; other figures are their means.")
@@ -253,7 +253,8 @@ def markdown(runs: Sequence[Finished]) -> str:
     return "\n".join([*section(runs), "", *environments(runs)]) + "\n"
 
 
-def _line(cells: Sequence[str]) -> str:
+def markdown_line(cells: Sequence[str]) -> str:
+    """A line of a table."""
     return f"| {' | '.join(cells)} |"
 
 

@@ -11,7 +11,6 @@ What is finished stays in the folder, so that the experiment can be stopped and 
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from experiments.gather import markdown_line
 from jfusion import catalogue, sensors
 from jfusion.catalogue import System, Trained
 from jfusion.cli import answered, use_all_cores
@@ -193,8 +193,6 @@ def main(settings: Settings) -> None:
             for key, product in products.items()
         }
         rows.append({"name": name, "sensors": str(ours), "found": found})
-    with replaced(out / "table.json") as temporary:
-        temporary.write_text(json.dumps(rows, indent=2))
     with replaced(out / "table.md") as temporary:
         temporary.write_text(markdown(rows))
     show(rows)
@@ -209,7 +207,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The table as Markdown."""
     heads = ["sensors", *rows[0]["found"]]
     lines = [heads, ["---"] * len(heads), *([row["sensors"], *cells(row)] for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return "".join(f"{markdown_line(line)}\n" for line in lines)
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:

@@ -13,10 +13,9 @@ whose normal equation is of Sylvester's kind and is solved exactly in the Fourie
     X_fin = S(X_cnn)             both images have the last word                       (12)
 
 N has 16 convolutions 3 x 3: one with ReLU, 14 with batch normalisation and ReLU, one plain; Keras' initial values. It
-alone is trained, by
-the mean squared error of X_cnn: Adam 1e-3, batches of 128 patches 32 x 32, 1,000 epochs. The operators are those of
-the observation model ("exact"); "learned" fits a PSF and a spectral response to the training pairs; "free" is not
-offered, see `unrolled.closed_form`.
+alone is trained, by the mean squared error of X_cnn: Adam 1e-3, batches of 128 patches 32 x 32, 1,000 epochs. The
+operators are those of the observation model ("exact"); "learned" fits a PSF and a spectral response to the training
+pairs; "free" is not offered, see `unrolled.closed_form`.
 
 Differences from the release:
     - eta is the paper's 5e-4; the release has 5e-5.

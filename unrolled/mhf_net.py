@@ -28,7 +28,7 @@ from jax import Array
 from jax.nn.initializers import constant
 
 from jfusion.catalogue import Bands, Original, Paper, Recipe, System, Table, Trained
-from jfusion.classical.pixels import NEGLIGIBLE, least_squares, mix, subspace
+from jfusion.classical.pixels import NEGLIGIBLE, least_squares, mix, signed_subspace
 from jfusion.errors import InputError
 from jfusion.layers.conv import Conv, conv, conv_transpose
 from jfusion.layers.init import tf_truncated_normal
@@ -345,11 +345,8 @@ def pair_factors(lr: Array, guide: Array, rank: int) -> tuple[Array, Array]:
     predict = least_squares(lr, guide)
     left = lr - mix(guide, predict)
     size = [jnp.sqrt(jnp.sum(image**2, (1, 2, 3), keepdims=True)) for image in (left, lr)]
-    vectors = subspace(jnp.where(size[0] > NEGLIGIBLE * size[1], left, 0), rank)
-    largest = jnp.take_along_axis(vectors, jnp.argmax(jnp.abs(vectors), 1, keepdims=True), 1)
-    vectors = vectors * jnp.where(largest < 0, -1, 1)
-    missing = rank - vectors.shape[2]
-    return predict, jnp.pad(jnp.swapaxes(vectors, 1, 2), ((0, 0), (0, missing), (0, 0)))
+    vectors = signed_subspace(jnp.where(size[0] > NEGLIGIBLE * size[1], left, 0), rank)
+    return predict, jnp.swapaxes(vectors, 1, 2)
 
 
 def mhf_loss(alpha: float, beta: float) -> Callable[[MHFNet | BMHFNet, Observation, ObservationModel, Array], Array]:

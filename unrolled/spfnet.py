@@ -59,7 +59,7 @@ from flax import nnx
 from jax import Array
 
 from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
-from jfusion.classical.pixels import matmul, subspace
+from jfusion.classical.pixels import matmul, signed_subspace
 from jfusion.layers.attention import padded
 from jfusion.layers.conv import Conv, ConvTranspose
 from jfusion.layers.init import tf_variance_scaling
@@ -91,11 +91,7 @@ def patch_basis(lr: Array, components: int) -> Basis:
         lr: ``(batch, height, width, band)``.
         components: columns, no more than there are bands.
     """
-    vectors = subspace(lr, components)
-    largest = jnp.take_along_axis(vectors, jnp.argmax(jnp.abs(vectors), 1, keepdims=True), 1)
-    vectors = vectors * jnp.where(largest < 0, -1, 1)
-    missing = components - vectors.shape[2]
-    return Basis(jax.lax.stop_gradient(jnp.pad(vectors, ((0, 0), (0, 0), (0, missing)))))
+    return Basis(jax.lax.stop_gradient(signed_subspace(lr, components)))
 
 
 def starts(size: int, piece: int) -> list[int]:

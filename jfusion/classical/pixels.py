@@ -96,3 +96,12 @@ def subspace(image: Array, dimension: int) -> Array:
         return (vectors * (energy > NEGLIGIBLE * energy[0])[:, None])[:dimension].T
 
     return jax.vmap(basis)(image.reshape(image.shape[0], -1, image.shape[-1]))
+
+
+def signed_subspace(image: Array, dimension: int) -> Array:
+    """`subspace` for networks: the largest entry of each vector is positive, and vectors of zeros fill up to
+    ``dimension``."""
+    vectors = subspace(image, dimension)
+    largest = jnp.take_along_axis(vectors, jnp.argmax(jnp.abs(vectors), 1, keepdims=True), 1)
+    vectors = vectors * jnp.where(largest < 0, -1, 1)
+    return jnp.pad(vectors, ((0, 0), (0, 0), (0, dimension - vectors.shape[2])))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from learning import every_parameter_learns
 
 from jfusion.catalogue import Bands
 from jfusion.layers.spectral import spectral_norm
@@ -101,19 +102,7 @@ def test_a_scene_that_explains_both_images_stays(enhanced: bool, pair) -> None:
 @either
 @pytest.mark.parametrize("physics", ["exact", "learned", "free"])
 def test_every_physics_learns(physics, enhanced: bool, pair) -> None:
-    observation, model, target = pair
-    graph, parameters, rest = nnx.split(network(enhanced, 1, physics=physics), nnx.Param, ...)
-
-    @jax.jit
-    def gradient(parameters):
-        def loss(parameters):
-            return iterating_error(nnx.merge(graph, parameters, rest, copy=True), observation, model, target)
-
-        return jax.grad(loss)(parameters)
-
-    for path, value in nnx.to_flat_state(gradient(parameters)):
-        assert bool(jnp.isfinite(value[...]).all()), path
-        assert float(jnp.abs(value[...]).max()) > 0, path
+    every_parameter_learns(network(enhanced, 1, physics=physics), iterating_error, pair)
 
 
 def test_layouts_agree(pair) -> None:

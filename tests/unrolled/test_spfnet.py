@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from learning import every_parameter_learns
 
 from jfusion.catalogue import Bands
 from jfusion.inference.run import count_parameters
@@ -81,17 +82,7 @@ def test_stages_are_the_papers(pair) -> None:
 @pytest.mark.parametrize("physics", ["exact", "learned", "free"])
 def test_every_physics_learns(physics, pair) -> None:
     """Gradients reach the sensors of each kind, on a size and a grid that halving does not fit."""
-    graph, parameters, rest = nnx.split(network(physics), nnx.Param, ...)
-
-    @jax.jit
-    def gradient(parameters):
-        return jax.value_and_grad(lambda p: patch_loss(nnx.merge(graph, p, rest, copy=True), *pair))(parameters)
-
-    value, gradients = gradient(parameters)
-    assert bool(jnp.isfinite(value))
-    for path, leaf in nnx.to_flat_state(gradients):
-        assert bool(jnp.isfinite(leaf[...]).all()), path
-        assert float(jnp.abs(leaf[...]).max()) > 0, path
+    every_parameter_learns(network(physics), patch_loss, pair)
 
 
 def test_true_coefficients_fit_both_images(pair) -> None:
