@@ -5,12 +5,22 @@ import os
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2".strip()
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+from collections.abc import Iterator
+
+import jax
 import numpy as np
 import pytest
 from hypothesis import settings
 
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=15)
 settings.load_profile("ci")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten() -> Iterator[None]:
+    """What a module has compiled goes with it: the programs of all systems together take gigabytes."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import sys
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,13 @@ each_trained = pytest.mark.parametrize("system", TRAINED, ids=lambda s: s.name)
 each_fitted = pytest.mark.parametrize("system", FITTED, ids=lambda s: s.name)
 each_network = pytest.mark.parametrize("system", NETWORKS, ids=lambda s: s.name)
 each_task = pytest.mark.parametrize("task", SPATIOSPECTRAL)
+
+
+@pytest.fixture(autouse=True)
+def forgotten_at_once() -> Iterator[None]:
+    """Hardly two tests here run the same program, and there are hundreds of them."""
+    yield
+    jax.clear_caches()
 
 
 def pair(scene: np.ndarray, guide_bands: int = 3, size: tuple[int, int] = (32, 32)) -> Simulation:

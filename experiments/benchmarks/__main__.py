@@ -74,7 +74,8 @@ def run(settings: Settings) -> None:
     out = settings.out or (None if settings.smoke else RESULTS)
     if out is not None:
         check_output(out, overwrite=True)
-    where = facts(shlex.join(["python", "-m", "experiments.benchmarks", *sys.argv[1:]]), alone("tables.revision"))
+    asked = shlex.join(["python", "-m", "experiments.benchmarks", *sys.argv[1:]])
+    where = facts(asked, alone("tables.revision"), alone("tables.device"))
     sections: list[Section] = []
     for part in work(settings).values():
         sections.append(part())

@@ -35,6 +35,10 @@ _work: Callable[[], object]
 class Timed(Protocol):
     """What can take part in a `race`."""
 
+    def wait(self) -> None:
+        """Returns when it is prepared."""
+        ...
+
     def seconds(self) -> float:
         """Of one turn."""
         ...
@@ -115,30 +119,32 @@ def alone(name: str, *arguments: Any) -> Any:
 
 
 class Rival:
-    """Work in its own process, prepared and warm.
+    """Work in its own process, which prepares it at once.
 
     Args:
         name: of a function that returns the work.
         arguments: of the function.
-
-    Raises:
-        RunError: it failed, or its process died.
     """
 
     def __init__(self, name: str, *arguments: Any) -> None:
-        self.name, self.process = name, _process()
-        try:
-            self._ask(_prepare, name, *arguments)
-            self.times = max(1, math.ceil(LONG_ENOUGH / self._ask(seconds, 1)))
-        except BaseException:
-            self.close()
-            raise
+        self.name, self.process, self.times = name, _process(), 0
+        self.prepared = self.process.submit(_prepare, name, *arguments)
+
+    def wait(self) -> None:
+        """Returns when the work is prepared and warm.
+
+        Raises:
+            RunError: it failed, or its process died.
+        """
+        _result(self.name, self.prepared)
 
     def _ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return _result(self.name, self.process.submit(function, *arguments))
 
     def seconds(self) -> float:
         """Of the work, in one turn."""
+        if not self.times:
+            self.times = max(1, math.ceil(LONG_ENOUGH / self._ask(seconds, 1)))
         return float(self._ask(seconds, self.times))
 
     def close(self) -> None:
@@ -157,6 +163,8 @@ def rival(name: str, *arguments: Any) -> Iterator[Rival]:
 
 
 def race(rivals: Mapping[str, Timed], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each rival in each round; in a round each has one turn."""
+    """Seconds of each rival in each round; in a round each has one turn. None begins before all are prepared."""
+    for rival in rivals.values():
+        rival.wait()
     turns = [{name: rival.seconds() for name, rival in rivals.items()} for _ in range(rounds)]
     return {name: [turn[name] for turn in turns] for name in rivals}

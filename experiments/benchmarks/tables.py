@@ -90,11 +90,19 @@ def revision() -> str:
     return runner.revision()
 
 
-def facts(command: str, revision: str) -> dict[str, str]:
+def device() -> str:
+    """What jax computes on; to be asked for in another process."""
+    from jfusion.report.environment import environment
+
+    return environment()["device"]
+
+
+def facts(command: str, revision: str, device: str) -> dict[str, str]:
     """Where, when and of what the measurements are."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     return {
         "machine": f"{_processor()}, {cores()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}",
+        "device": device,
         "load before": f"{os.getloadavg()[0]:.1f} (below 0.5 is idle; the figures of a busy machine mean little)",
         "versions": ", ".join(
             [f"Python {platform.python_version()}", *(f"{p} {_version(p)}" for p in PACKAGES), f"GDAL {_gdal()}"]

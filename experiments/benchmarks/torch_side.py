@@ -1,4 +1,4 @@
-"""The work of PyTorch: `torch_nets` with channels last, on all cores, trained by its fused Adam.
+"""The work of PyTorch: `torch_nets` with channels last, on a GPU or on all cores, trained by its fused Adam.
 
 What is compiled is the loss, or the network and the critic of a pair of players.
 """
@@ -23,6 +23,8 @@ Parameters = Mapping[str, Mapping[str, np.ndarray]]
 Loss = Callable[[Any, Tensor, Tensor, Tensor], Tensor]
 
 LAST = torch.channels_last
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 PIXELS = 100.0 * 2047
 """Weight of PSGAN's mean absolute error."""
@@ -57,15 +59,17 @@ NETWORKS: dict[str, tuple[Callable[..., nn.Module], Loss | None, float]] = {
 
 def _network(case: Case, parameters: Parameters, side: int) -> nn.Module:
     torch.set_num_threads(cores())
+    if DEVICE == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32, as jax has it by default
     sizes = {name: value for name, value in case.sizes.items() if name != "critics"}
     network = NETWORKS[case.system][0](case.lr, case.guide, case.ratio, side, **sizes)
     torch_nets.copy_parameters(parameters["network"], network)
-    return network.to(memory_format=LAST)
+    return network.to(DEVICE, memory_format=LAST)
 
 
 def _images(case: Case, batch: int, side: int) -> list[Tensor]:
     """lr, guide, target: `(batch, band, height, width)` in channels-last memory."""
-    return [torch.from_numpy(image).permute(0, 3, 1, 2) for image in case.images(batch, side).values()]
+    return [torch.from_numpy(image).to(DEVICE).permute(0, 3, 1, 2) for image in case.images(batch, side).values()]
 
 
 def _compiled(function: Any, compiled: bool) -> Any:
@@ -83,7 +87,7 @@ def train(case: Case, parameters: Parameters, compiled: bool = False) -> Callabl
     if loss is None:
         critic = torch_nets.Critic(case.lr, **case.sizes.get("critics", {}))
         torch_nets.copy_parameters(parameters["critics"], critic)
-        return _against(network, critic.to(memory_format=LAST), images, rate, compiled)
+        return _against(network, critic.to(DEVICE, memory_format=LAST), images, rate, compiled)
     optimiser, objective = _adam(network.parameters(), rate), _compiled(loss, compiled)
 
     def call() -> dict[str, float]:
@@ -130,7 +134,7 @@ def infer(case: Case, parameters: Parameters, compiled: bool = False) -> Callabl
 
     def call() -> np.ndarray:
         with torch.inference_mode():
-            product: np.ndarray = network(lr, guide).permute(0, 2, 3, 1).numpy()
+            product: np.ndarray = network(lr, guide).permute(0, 2, 3, 1).cpu().numpy()
         return product
 
     return call

@@ -71,6 +71,8 @@ class Scripted:
     def __init__(self, *times: float) -> None:
         self.times = iter(times)
 
+    def wait(self) -> None: ...
+
     def seconds(self) -> float:
         return next(self.times)
 
@@ -89,7 +91,7 @@ def test_work_is_done_elsewhere_and_its_errors_are_sentences() -> None:
 
 def test_report_holds_facts_and_tables() -> None:
     section = Section("Speed", "Seconds of nothing.", ("what", "ratio"), [("a|b", str(Ratio(1, 0.5, 2)))])
-    text = tables.report(tables.facts("python -m x", "abc"), [section])
+    text = tables.report(tables.facts("python -m x", "abc", "1 x cpu"), [section])
     assert "- revision: abc\n" in text
     assert "- command: `python -m x`\n" in text
     assert "jaxlib" in text
