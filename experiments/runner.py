@@ -37,6 +37,7 @@ from jfusion.errors import InputError
 from jfusion.files import check_output, replaced
 from jfusion.inference.evaluate import CONVENTIONS
 from jfusion.inference.meter import measured
+from jfusion.inference.run import completed
 from jfusion.progress import Progress, bar
 from jfusion.report.compare import Contest, Trial, rows_of, stage_views
 from jfusion.report.content import SceneSection
@@ -225,11 +226,13 @@ def make_network(experiment: Experiment, name: str, where: Benchmark) -> tuple[N
         validation = None
     elif validation is None:
         learn, validation = parted(learn, experiment.validate)
+    system = catalogue.get(name)
+    model, estimated = completed(system, learn.observation, learn.model)
+    if estimated:  # the images to validate on are from the same sensors
+        learn, validation = learn._replace(model=model), validation and validation._replace(model=model)
     paid = experiment.out / "training" / "cost.json"
     with bar(f"{experiment.data}: {name} learns") as shown, charged(paid, shown) as (cost, progress):
-        result = train(
-            catalogue.get(name), learn, validation=validation, progress=progress, **settings(experiment, name)
-        )
+        result = train(system, learn, validation=validation, progress=progress, **settings(experiment, name))
         cost.steps = result.steps
     note = f"trained on pairs with truth: {cost.steps} steps in {cost.seconds:.0f} s"
     if result.best is None:

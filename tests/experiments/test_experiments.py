@@ -14,7 +14,7 @@ from experiments.runner import Experiment, charged, run, settings
 from jfusion import catalogue
 from jfusion.catalogue import Classical
 from jfusion.data import scenes
-from jfusion.data.simulate import Protocol, cut
+from jfusion.data.simulate import Protocol, Simulation, cut
 from jfusion.errors import InputError
 from jfusion.inference.evaluate import against_reference
 from jfusion.inference.fuse import DEFAULT_SYSTEMS
@@ -64,6 +64,28 @@ def test_noise_differs_between_regions() -> None:
     where = place("aviris_california", PROTOCOL, *same)
     assert not np.array_equal(where.test.observation["lr"], where.learn.observation["lr"])
     np.testing.assert_array_equal(where.test.target, where.learn.target)
+
+
+def test_training_knows_the_model_that_a_system_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The spectral response of Momotombo's panchromatic band is not known: it is estimated, once, before training."""
+    learned: dict[str, Simulation] = {}
+
+    class Stopped(Exception):
+        pass
+
+    def train(system, learn, *, validation, **options):
+        learned.update(learn=learn, validation=validation)
+        raise Stopped
+
+    monkeypatch.setattr(runner, "train", train)
+    experiment = Experiment(data="landsat8_momotombo", learn=(0, 64, 0, 64), judge=(0, 32, 80, 112), out=tmp_path)
+    where = runner.ground(experiment, learns=True)
+    assert where.learn is not None
+    assert not where.learn.model.known
+    with pytest.raises(Stopped):
+        runner.make_network(experiment, "dhsis", where)
+    assert learned["learn"].model.known
+    assert learned["validation"].model is learned["learn"].model
 
 
 def test_mistakes_are_named() -> None:
