@@ -84,7 +84,7 @@ PROTOCOL: dict[str, Changes] = {
     "lgteun": short(4000, 1),
     "mhf_net": short(3000, 10),
     "mog_dcn": short(3000, 10),
-    "pancsc_net": short(6000, 10),
+    "pancsc_net": short(6000, 2),
     "spfnet": short(3000, 1),
     "sun": short(2000, 1),
     "tonwmd": short(4000, 1),
@@ -100,6 +100,7 @@ SLOW: dict[tuple[str, str], Changes] = {
     ("bmhf_net", "jasper_ridge"): {"steps": 600, "batch": 2},
     ("dhif_net", "jasper_ridge"): {"steps": 1500},
     ("mhf_net", "jasper_ridge"): {"steps": 800, "batch": 2},
+    ("pancsc_net", "jasper_ridge"): {"steps": 2000},
 }
 """What changes where a scene has too many bands for that, by system and scene."""
 
