@@ -47,9 +47,10 @@ def networks(cases: Sequence[Case], rounds: int, compiled: bool = True) -> Secti
 
 def _against_torch(case: Case, start: object, work: str, rounds: int, compiled: bool) -> tuple[str, str]:
     """The two ratios, or why there is none."""
-    works: dict[str, tuple[Any, ...]] = {"ours": (f"jax_side.{work}", case), "eager": (f"torch_side.{work}", case, start)}
+    ours, theirs = f"jax_side.{work}", f"torch_side.{work}"
+    works: dict[str, tuple[Any, ...]] = {"ours": (ours, case), "eager": (theirs, case, start)}
     if compiled:
-        works["compiled"] = (f"torch_side.{work}", case, start, True)
+        works["compiled"] = (theirs, case, start, True)
     with ExitStack() as stack:
         rivals = {name: stack.enter_context(rival(*one)) for name, one in works.items()}
         failure = "-"
