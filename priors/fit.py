@@ -66,6 +66,7 @@ class Stage:
         rate: learning rate by the share of the steps that is done, such as a `Schedule`.
         optimiser: turns gradients into the direction that the learning rate scales.
         trainable: names of the module's attributes whose parameters are fitted; empty for all.
+        rates: multiples of the learning rate for the parameters of single attributes, (name, multiple) each.
         project: called on the module after each step; puts parameters back into their set, in place.
         rollback: see there.
         average: decay of an exponential average of the outputs; 0 for none.
@@ -76,6 +77,7 @@ class Stage:
     rate: Callable[[Array], Array]
     optimiser: optax.GradientTransformation = ADAM
     trainable: tuple[str, ...] = ()
+    rates: tuple[tuple[str, float], ...] = ()
     project: Callable[[Any], None] | None = None
     rollback: Rollback | None = None
     average: float = 0.0
@@ -87,6 +89,21 @@ class Stage:
             return isinstance(value, nnx.Param) and (not self.trainable or path[0] in self.trainable)
 
         return cast(tuple[Any, Tree, Tree], nnx.split(module, fitted, ...))
+
+    def move(self, params: Tree, direction: Tree, done: Array) -> Tree:
+        """``params`` after a step against the direction, each part at its own learning rate.
+
+        Args:
+            params: of `split`.
+            direction: the optimiser's, of the same structure.
+            done: share of the steps.
+        """
+        rate, multiples = self.rate(done), dict(self.rates)
+
+        def step(path: tuple[Any, ...], d: Array) -> Array:
+            return (-rate * multiples.get(path[0].key, 1) * d).astype(d.dtype)
+
+        return optax.apply_updates(params, jax.tree.map_with_path(step, direction))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,8 +181,7 @@ class _Program:
         key = jax.random.fold_in(iterate.key, iterate.step)
         (loss, output), gradient = jax.value_and_grad(self.evaluate, has_aux=True)(params, iterate.rest, pair, key)
         direction, optimiser = stage.optimiser.update(gradient, iterate.optimiser, params)
-        rate = stage.rate(iterate.step / total)
-        updated = optax.apply_updates(params, jax.tree.map(lambda d: (-rate * d).astype(d.dtype), direction))
+        updated = stage.move(params, direction, iterate.step / total)
         if stage.project is not None:
             module = nnx.merge(self.graphdef, updated, iterate.rest)
             stage.project(module)

@@ -1,5 +1,6 @@
 """The fitter on toys whose answer is known."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -105,6 +106,20 @@ def test_stages_train_only_their_parts(pair):
     fitted = fit(Regression, pair, (only,), key=jax.random.key(0))
     np.testing.assert_allclose(fitted.module.weight[...], Regression(jax.random.key(0)).weight[...], rtol=1e-6)
     assert abs(float(fitted.module.offset[0])) > 0
+
+
+def test_parts_have_learning_rates_of_their_own(pair):
+    """A step of Adam is as long as the learning rate, so the parts that moved less show their multiple."""
+    plain, slower = Stage(regression_loss, 1, Schedule(1e-2)), (("offset", 0.25), ("absent", 7.0))
+    before = Regression(jax.random.key(0))
+    steps = [
+        jax.tree.map(jnp.subtract, *(nnx.to_pure_dict(nnx.state(m)) for m in (fitted.module, before)))
+        for fitted in (fit(Regression, pair, (s,), key=jax.random.key(0))
+                       for s in (plain, dataclasses.replace(plain, rates=slower)))
+    ]  # fmt: skip
+    np.testing.assert_allclose(np.abs(steps[0]["offset"]), 1e-2, rtol=1e-3)
+    np.testing.assert_allclose(steps[1]["offset"], 0.25 * steps[0]["offset"], rtol=1e-5)
+    np.testing.assert_allclose(steps[1]["weight"], steps[0]["weight"], rtol=1e-5)
 
 
 def keep_positive(module):
