@@ -16,9 +16,8 @@ from flax import nnx
 from jax import Array
 
 from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
-from jfusion.layers.conv import Conv
-from jfusion.layers.init import torch_bias
-from jfusion.operators import Grid, Observation, ObservationModel, upsample
+from jfusion.layers.untrained import MirroredConv, NormedConv, activate, enlarge, normalise
+from jfusion.operators import Observation, ObservationModel
 from jfusion.progress import Progress, silent
 from jfusion.tasks import SPATIOSPECTRAL
 from priors.fit import FitState, Schedule, Stage, Stopping, fit, one_by_one
@@ -27,79 +26,36 @@ from priors.rollback import Rollback
 
 M = TypeVar("M", bound=nnx.Module)
 
-SLOPE = 0.2
-EPSILON = 1e-5
-
-
-def _activate(x: Array) -> Array:
-    return jax.nn.leaky_relu(x, SLOPE)
-
-
-def _enlarge(x: Array, size: tuple[int, ...]) -> Array:
-    """Bilinear interpolation by 2, cut to ``size``: the finer level of an odd image has one row less."""
-    return upsample(x, Grid.nested(2), "bilinear")[:, : size[0], : size[1]]
-
-
-def _normalise(x: Array) -> Array:
-    """Zero mean and unit variance of each channel over the batch and its pixels."""
-    mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
-    return (x - mean) * jax.lax.rsqrt(variance + EPSILON)
-
-
-class _Convolution(nnx.Module):
-    """Convolution with mirrored borders; stride 2 keeps the pixels 0, 2, ..."""
-
-    def __init__(self, inputs: int, outputs: int, window: int, strides: int = 1, *, rngs: nnx.Rngs) -> None:
-        bias = torch_bias(window**2 * inputs)
-        self.conv = Conv(inputs, outputs, window, strides=strides, padding="valid", bias_init=bias, rngs=rngs)
-        self.margin = window // 2
-
-    def __call__(self, x: Array) -> Array:
-        pad = (self.margin, self.margin)
-        return self.conv(jnp.pad(x, ((0, 0), pad, pad, (0, 0)), mode="reflect") if self.margin else x)
-
-
-class _Normalised(nnx.Module):
-    """Convolution and normalisation with a learned scale and shift."""
-
-    def __init__(self, inputs: int, outputs: int, window: int, strides: int = 1, *, rngs: nnx.Rngs) -> None:
-        self.conv = _Convolution(inputs, outputs, window, strides, rngs=rngs)
-        self.scale = nnx.Param(jnp.ones(outputs))
-        self.shift = nnx.Param(jnp.zeros(outputs))
-
-    def __call__(self, x: Array) -> Array:
-        return _normalise(self.conv(x)) * self.scale[...] + self.shift[...]
-
 
 class _Gate(nnx.Module):
     """``sigmoid(lrelu(conv1x1(guide)))``."""
 
     def __init__(self, width: int, *, rngs: nnx.Rngs) -> None:
-        self.conv = _Convolution(width, width, 1, rngs=rngs)
+        self.conv = MirroredConv(width, width, 1, rngs=rngs)
 
     def __call__(self, guide: Array) -> Array:
-        return jax.nn.sigmoid(_activate(self.conv(guide)))
+        return jax.nn.sigmoid(activate(self.conv(guide)))
 
 
 class _Refinement(nnx.Module):
     """FRU: ``lrelu(norm(conv1x1(x)) gate(guide))``."""
 
     def __init__(self, width: int, *, rngs: nnx.Rngs) -> None:
-        self.gate, self.conv = _Gate(width, rngs=rngs), _Normalised(width, width, 1, rngs=rngs)
+        self.gate, self.conv = _Gate(width, rngs=rngs), NormedConv(width, width, 1, rngs=rngs)
 
     def __call__(self, guide: Array, x: Array) -> Array:
-        return _activate(self.conv(x) * self.gate(guide))
+        return activate(self.conv(x) * self.gate(guide))
 
 
 class _Encoder(nnx.Module):
     """Halves the image: a 3x3 convolution of stride 2 and one of stride 1."""
 
     def __init__(self, width: int, *, rngs: nnx.Rngs) -> None:
-        self.down = _Normalised(width, width, 3, 2, rngs=rngs)
-        self.conv = _Normalised(width, width, 3, rngs=rngs)
+        self.down = NormedConv(width, width, 3, 2, rngs=rngs)
+        self.conv = NormedConv(width, width, 3, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        return _activate(self.conv(_activate(self.down(x))))
+        return activate(self.conv(activate(self.down(x))))
 
 
 class GuidedDeepDecoder(nnx.Module):
@@ -117,39 +73,39 @@ class GuidedDeepDecoder(nnx.Module):
             return nnx.List([make()] * count if shared else [make() for _ in range(count)])
 
         self.levels = levels
-        self.guide = _Normalised(bands.guide, width, 3, rngs=rngs)
+        self.guide = NormedConv(bands.guide, width, 3, rngs=rngs)
         self.encoders = at_scales(lambda: _Encoder(width, rngs=rngs), levels)
-        self.deepest = _Normalised(width, width, 3, rngs=rngs)
-        self.laterals = at_scales(lambda: _Normalised(width, width, 1, rngs=rngs), levels - 1)
-        self.merges = at_scales(lambda: _Normalised(2 * width, width, 3, rngs=rngs), levels - 1)
-        self.code = _Normalised(bands.lr, width, 1, rngs=rngs)
+        self.deepest = NormedConv(width, width, 3, rngs=rngs)
+        self.laterals = at_scales(lambda: NormedConv(width, width, 1, rngs=rngs), levels - 1)
+        self.merges = at_scales(lambda: NormedConv(2 * width, width, 3, rngs=rngs), levels - 1)
+        self.code = NormedConv(bands.lr, width, 1, rngs=rngs)
         self.gates = at_scales(lambda: _Gate(width, rngs=rngs), levels)
-        self.decoders = at_scales(lambda: _Normalised(width, width, 3, rngs=rngs), levels)
+        self.decoders = at_scales(lambda: NormedConv(width, width, 3, rngs=rngs), levels)
         self.refinements = at_scales(lambda: _Refinement(width, rngs=rngs), levels + 1)
-        self.output = _Convolution(width, bands.lr, 1, rngs=rngs)
+        self.output = MirroredConv(width, bands.lr, 1, rngs=rngs)
 
     def __call__(self, guide: Array, code: Array) -> Array:
         """The image for a guide ``(batch, height, width, guide band)`` and a code.
 
         The code is ``(batch, ceil(height / 2^levels), ceil(width / 2^levels), band)``.
         """
-        encoded = [_activate(self.guide(guide))]
+        encoded = [activate(self.guide(guide))]
         for encoder in self.encoders:
             encoded.append(encoder(encoded[-1]))
         *finer, coarsest = encoded
         sizes = [features.shape[1:3] for features in finer]
 
-        decoded = [_activate(self.deepest(_enlarge(coarsest, sizes[-1])))]
+        decoded = [activate(self.deepest(enlarge(coarsest, sizes[-1])))]
         for level in range(self.levels - 1):
             scale = self.levels - 1 - level
-            joined = jnp.concatenate([_activate(self.laterals[level](finer[scale])), decoded[-1]], -1)
-            decoded.append(_activate(self.merges[level](_enlarge(joined, sizes[scale - 1]))))
+            joined = jnp.concatenate([activate(self.laterals[level](finer[scale])), decoded[-1]], -1)
+            decoded.append(activate(self.merges[level](enlarge(joined, sizes[scale - 1]))))
 
-        x = self.refinements[0](coarsest, _activate(self.code(code)))
+        x = self.refinements[0](coarsest, activate(self.code(code)))
         for level in range(self.levels):
             edge = finer[self.levels - 1 - level]
-            x = _normalise(_enlarge(x, edge.shape[1:3])) * self.gates[level](edge)
-            x = self.refinements[level + 1](decoded[level], _activate(self.decoders[level](x)))
+            x = normalise(enlarge(x, edge.shape[1:3])) * self.gates[level](edge)
+            x = self.refinements[level + 1](decoded[level], activate(self.decoders[level](x)))
         return self.output(x)
 
 

@@ -48,12 +48,6 @@ def test_network_takes_any_size(size):
     assert jax.eval_shape(run).shape == (1, height, width, 5)
 
 
-def test_enlarging_is_bilinear():
-    ramp = jnp.arange(4.0)[None, :, None, None] * jnp.ones((1, 1, 3, 1))
-    fine = gdd._enlarge(ramp, (7, 6))[0, :, 0, 0]
-    np.testing.assert_allclose(fine, [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75], atol=1e-6)
-
-
 class Fixed:
     """Stands for the module: an image and a mixing that are given."""
 
