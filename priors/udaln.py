@@ -22,6 +22,7 @@ from jfusion.layers.responses import Constraint
 from jfusion.operators import Observation, ObservationModel
 from jfusion.progress import Progress, silent
 from jfusion.tasks import SPATIOSPECTRAL
+from priors.coupled import over_bands
 from priors.degradation import Degradation, unknown_parts
 from priors.fit import FitState, Schedule, Stage, Stopping, fit, one_by_one
 from priors.pair import Pair, mean_l1
@@ -60,19 +61,19 @@ class Udaln(nnx.Module):
 def degradation_loss(module: Udaln, pair: Pair, key: Array) -> tuple[Array, tuple[()]]:
     """Stage 1: ``|R Y - B Z|``, mean over pixels and bands."""
     model, observed = module.degradation(pair.model), pair.observation
-    return mean_l1(model["guide"](observed["lr"]), model["lr"](observed["guide"]), pair.weight["lr"]), ()
+    return mean_l1(model["guide"](observed["lr"]), over_bands(model["lr"])(observed["guide"]), pair.weight["lr"]), ()
 
 
 def generator_loss(module: Udaln, pair: Pair, key: Array) -> tuple[Array, tuple[()]]:
     """Stage 2: ``|G(B Z) - Y|``; no gradient flows into B."""
-    blurred = lax.stop_gradient(module.degradation(pair.model)["lr"](pair.observation["guide"]))
+    blurred = lax.stop_gradient(over_bands(module.degradation(pair.model)["lr"])(pair.observation["guide"]))
     return mean_l1(module.generator(blurred), pair.observation["lr"], pair.weight["lr"]), ()
 
 
 def joint_loss(module: Udaln, pair: Pair, key: Array) -> tuple[Array, tuple[Array, ObservationModel]]:
     """Stage 3: ``|R Y - B Z| + |G(B Z) - Y| + |R G(Z) - Z| + |B G(Z) - Y|``; the output is G(Z) and the model."""
     model, observed, weight = module.degradation(pair.model), pair.observation, pair.weight
-    blurred, product = model["lr"](observed["guide"]), module.generator(observed["guide"])
+    blurred, product = over_bands(model["lr"])(observed["guide"]), module.generator(observed["guide"])
     loss = (
         mean_l1(model["guide"](observed["lr"]), blurred, weight["lr"])
         + mean_l1(module.generator(blurred), observed["lr"], weight["lr"])

@@ -1,0 +1,203 @@
+"""Coupled unmixing autoencoders: what HyCoNet, CUCaNet and NonRegSRNet share.
+
+Both images of a pair are encoded to abundances A_y and A_z of the same endmembers D, (endmember, band). D A_y is the
+low-resolution image again, D A_z the product X. Losses are sums over pixels and bands, not means, and Adam steps are
+followed by projections.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.nn.initializers import Initializer
+
+from jfusion.catalogue import Bands, Fit
+from jfusion.layers.conv import Conv
+from jfusion.layers.init import normal
+from jfusion.layers.responses import Constraint
+from jfusion.operators import Grid, Identity, Observation, ObservationModel, SpatialResponse
+from jfusion.operators.linear import LinearOperator
+from priors.degradation import Degradation, unknown_parts
+from priors.fit import Loss, Schedule, Stage, fit
+from priors.pair import Pair
+
+SLOPE = 0.2
+WIDTHS = (128, 256, 512)
+
+STEPS = 10_000
+HOLD = 0.2
+"""Share of the steps at the full learning rate, which then falls linearly to zero."""
+
+SPARSITY = 0.01
+"""Mean abundance that an endmember is drawn to."""
+
+CONSTRAINED: tuple[Constraint, Constraint] = ("softmax", "softmax")
+RELEASED: tuple[Constraint, Constraint] = ("free", "clipped")
+"""Constraints on a learned PSF and on a learned spectral response; see `jfusion.layers.responses.Weights`."""
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Parts
+
+
+def he_normal(fan_in: int) -> Initializer:
+    """The normal law of variance 2 / fan_in, PyTorch's ``kaiming_normal_``."""
+    return normal(math.sqrt(2 / fan_in))
+
+
+def he_conv(inputs: int, outputs: int, window: int = 1, *, use_bias: bool = True, rngs: nnx.Rngs) -> Conv:
+    """A convolution that starts from `he_normal` and zero biases."""
+    init = he_normal(window**2 * inputs)
+    return Conv(inputs, outputs, window, use_bias=use_bias, kernel_init=init, rngs=rngs)
+
+
+class Trunk(nnx.Module):
+    """Convolutions, each with a leaky ReLU.
+
+    Args:
+        inputs: channels.
+        widths: channels of the convolutions.
+        windows: their windows' sides, one by default.
+    """
+
+    def __init__(
+        self, inputs: int, widths: tuple[int, ...], windows: tuple[int, ...] | None = None, *, rngs: nnx.Rngs
+    ) -> None:
+        windows = windows or (1,) * len(widths)
+        self.layers = nnx.List(
+            [he_conv(a, b, k, rngs=rngs) for (a, b), k in zip(pairwise((inputs, *widths)), windows, strict=True)]
+        )
+
+    def __call__(self, x: Array) -> Array:
+        """``(batch, height, width, inputs)`` to ``(batch, height, width, widths[-1])``."""
+        for layer in self.layers:
+            x = jax.nn.leaky_relu(layer(x), SLOPE)
+        return x
+
+
+class Encoder(nnx.Module):
+    """A pixelwise trunk and a last convolution to one channel for each endmember, without activation."""
+
+    def __init__(self, inputs: int, endmembers: int, widths: tuple[int, ...], *, rngs: nnx.Rngs) -> None:
+        self.trunk = Trunk(inputs, widths, rngs=rngs)
+        self.head = he_conv(widths[-1], endmembers, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        """``(batch, height, width, inputs)`` to ``(batch, height, width, endmember)``."""
+        return self.head(self.trunk(x))
+
+
+def clamp(x: Array) -> Array:
+    """Into [0, 1]; no gradient flows where this changes anything."""
+    return jnp.clip(x, 0, 1)
+
+
+def learned(bands: Bands, *keys: str) -> Degradation:
+    """The degradation of a pair on nested grids of which the operators of ``keys`` are not known."""
+    operators: dict[str, LinearOperator | None] = {k: None if k in keys else Identity() for k in ("lr", "guide")}
+    return Degradation(ObservationModel(operators, Grid.nested(bands.ratio)), bands)
+
+
+def over_bands(operator: LinearOperator) -> LinearOperator:
+    """The operator of `lr` for images of any number of bands: PSFs of single bands are averaged."""
+    if not isinstance(operator, SpatialResponse):
+        return operator
+    shared = 1 if isinstance(operator.psf, tuple) else 2
+    psf = jax.tree.map(lambda p: p.mean(-1) if p.ndim > shared else p, operator.psf)
+    return dataclasses.replace(operator, psf=psf)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Terms of losses
+
+
+def sum_l1(predicted: Array, observed: Array, weight: Array) -> Array:
+    """Sum of absolute differences over bands and weighted pixels."""
+    return jnp.sum(jnp.abs(predicted - observed) * weight)
+
+
+def sum_to_one(abundances: Array) -> Array:
+    """``sum_p |sum_k A[p, k] - 1|`` of abundances ``(batch, height, width, endmember)``."""
+    return jnp.sum(jnp.abs(abundances.sum(-1) - 1))
+
+
+def sparsity(abundances: Array) -> Array:
+    """Kullback-Leibler divergence of each endmember's mean abundance from `SPARSITY`, as Bernoulli laws, summed."""
+    mean = jnp.clip(abundances.mean((0, 1, 2)), 1e-6, 1 - 1e-6)
+    used, unused = SPARSITY * jnp.log(SPARSITY / mean), (1 - SPARSITY) * jnp.log((1 - SPARSITY) / (1 - mean))
+    return jnp.sum(used + unused)
+
+
+def sensor_mismatch(degradation: Degradation, model: ObservationModel, pair: Pair) -> Array:
+    """``|R Y - B Z|``, sum over pixels and bands; 0 where neither B nor R is learned. See `over_bands` for B."""
+    if degradation.psf is None and degradation.srf is None:
+        return jnp.zeros(())
+    y, z = pair.observation["lr"], pair.observation["guide"]
+    return sum_l1(model["guide"](y), over_bands(model["lr"])(z), pair.weight["lr"])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Projections
+
+
+def clamp_kernels(*layers: Conv) -> None:
+    """Clamps the weights of decoders into [0, 1], in place: endmembers are reflectances."""
+    for layer in layers:
+        layer.kernel[...] = clamp(layer.kernel[...])
+
+
+def clamp_psf(degradation: Degradation) -> None:
+    """Clamps a learned PSF that has no constraint into [0, 1], in place."""
+    if degradation.psf is not None and degradation.psf.weights.constraint == "free":
+        weight = degradation.psf.weights.weight
+        weight[...] = clamp(weight[...])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The fit
+
+
+def stage(loss: Loss, rate: float, project: Callable[[Any], None], rates: tuple[tuple[str, float], ...]) -> Stage:
+    """The one stage of all three papers: `STEPS` steps of Adam, each followed by projections."""
+    return Stage(loss, STEPS, Schedule(rate, hold=HOLD), rates=rates, project=project)
+
+
+def fit_pair(
+    build: Callable[[Bands, Degradation, nnx.Rngs], nnx.Module],
+    stages: tuple[Stage, ...],
+    observation: Observation,
+    model: ObservationModel,
+    *,
+    key: Array,
+    constrained: bool,
+    support: Array | None,
+    size: int | None,
+    **run: Any,
+) -> Fit:
+    """Fits an autoencoder whose output begins with the product and the completed model.
+
+    Args:
+        build: makes the module.
+        stages: of the fit.
+        observation, model, key: see `jfusion.catalogue.Fitter`.
+        constrained: keeps learned PSF and responses on the simplex by softmax; see `RELEASED` for False.
+        support, size: see `Degradation`.
+        run: further arguments of `priors.fit.fit`.
+    """
+    pair, scale = Pair.of(observation, model).normalised()
+    bands, constraints = Bands.of(observation, model), CONSTRAINED if constrained else RELEASED
+
+    def made(key: Array) -> nnx.Module:
+        return build(bands, Degradation(model, bands, constraints, support, size), nnx.Rngs(key))
+
+    fitted = fit(made, pair, stages, key=key, **run)
+    product, estimated = fitted.output[:2]
+    return Fit(product * scale, estimated if unknown_parts(model) else model, fitted.losses)
