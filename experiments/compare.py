@@ -91,8 +91,20 @@ PROTOCOL: dict[str, Changes] = {
     "tsfn": short(4000, 5),
     "vo_net": short(6000, 5),
     "vp_net": short(6000, 10),
+    "cucanet": {"steps": 1500},
+    "deep_decoder": {"steps": 5000},
+    "dhp": {},
+    "dip": {},
+    "eu2adl": {"steps": 3000},
     "gdd": {"steps": 1000},
+    "hsi_csr": {},
+    "hyconet": {"steps": 2000},
+    "m2u_net": {"steps": 600},
+    "miae": {"steps": 6000},
+    "nonregsrnet": {"steps": 2000},
+    "u2mdn": {},
     "udaln": {"steps": 6000},
+    "usdn": {},
 }
 """How each system runs; a number of steps and a pace, such that two cores train it within a quarter of an hour."""
 
