@@ -29,7 +29,7 @@ import numpy as np
 from experiments.datasets import Benchmark, benchmark, parted
 from experiments.places import Judged, place
 from jfusion import catalogue
-from jfusion.catalogue import Fitted, Trained
+from jfusion.catalogue import Classical, Fitted, Trained
 from jfusion.data import builders, scenes
 from jfusion.data.simulate import Protocol, Region
 from jfusion.demo import JASPER, facts
@@ -141,23 +141,22 @@ def revision() -> str:
 def settings(experiment: Experiment, name: str) -> dict[str, Any]:
     """Arguments of `jfusion.inference.run.run` that an experiment asks for."""
     method = catalogue.get(name).method
-    common: dict[str, Any] = {"seed": experiment.seed, "budget": experiment.budget}
+    if isinstance(method, Classical):
+        raise InputError(f"{name} is classical: there is nothing to train or fit.")
+    sizes = {"paper": {}, "compact": method.compact, "tiny": method.tiny}[experiment.sizes]
+    common = {"seed": experiment.seed, "budget": experiment.budget, "sizes": sizes}
     if isinstance(method, Fitted):
         return {**common, "effort": 1.0 if experiment.steps is None else experiment.steps / method.steps}
-    if isinstance(method, Trained):
-        sizes = {"paper": {}, "compact": method.compact, "tiny": method.tiny}[experiment.sizes]
-        return {
-            **common,
-            "sizes": sizes,
-            "steps": experiment.steps,
-            "patch": experiment.patch,
-            "batch": experiment.batch,
-            "turn": experiment.turn or None,
-            "pace": experiment.pace,
-            "folder": experiment.out / "training",
-            "resume": experiment.resume,
-        }
-    raise InputError(f"{name} is classical: there is nothing to train or fit.")
+    return {
+        **common,
+        "steps": experiment.steps,
+        "patch": experiment.patch,
+        "batch": experiment.batch,
+        "turn": experiment.turn or None,
+        "pace": experiment.pace,
+        "folder": experiment.out / "training",
+        "resume": experiment.resume,
+    }
 
 
 def ground(experiment: Experiment, learns: bool) -> Benchmark:

@@ -215,8 +215,12 @@ class Fitter(Protocol):
         effort: float = 1.0,
         budget: float | None = None,
         progress: Progress = silent,
+        **sizes: Any,
     ) -> Fit:
-        """``effort`` scales the numbers of steps of the paper; ``budget`` stops after so many seconds."""
+        """``effort`` scales the numbers of steps of the paper; ``budget`` stops after so many seconds.
+
+        ``sizes`` are those of the generator, the paper's by default.
+        """
         ...
 
 
@@ -229,12 +233,16 @@ class Fitted:
         fit: the paper's fit.
         steps: optimiser steps of the paper, all stages together.
         note: the paper's losses and schedule in words.
+        tiny: sizes for tests and ``--smoke``.
+        compact: sizes that fit a scene within minutes on two cores, where the paper's do not.
     """
 
     generator: Callable[..., nnx.Module]
     fit: Fitter
     steps: int
     note: str = ""
+    tiny: dict[str, Any] = dataclasses.field(default_factory=dict)
+    compact: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

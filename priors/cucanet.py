@@ -218,6 +218,7 @@ CUCANET = System(
         steps=coupled.STEPS,
         note="Adam, 10,000 steps at 5e-3 (the guide's stream 1/2, attention, PSF and response 1/5 of it), linear to 0 "
         "from 2,000; after each step both sets of endmembers are clamped into [0, 1].",
+        tiny={"endmembers": 8, "widths": (8, 8, 8)},
     ),
     differences="Both attentions start as means, so that neither softmax starts saturated; in the release the spatial "
     "one sums over channels and the spectral one over pixels. The sparsity term compares each endmember's mean "

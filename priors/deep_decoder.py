@@ -139,6 +139,7 @@ DEEP_DECODER = System(
         fit=fit_deep_decoder,
         steps=STAGE.steps,
         note="Adam at 1e-2, 5000 steps, no noise on the code; the parameters with the lowest loss are kept.",
+        tiny={"width": 16, "levels": 2},
     ),
     differences="The original restores one image; the loss of a pair is ours, and so is the learning (softmax) of "
     "operators that are not known. The parameters with the lowest loss are looked for every 50 steps, in the release "

@@ -100,6 +100,8 @@ DHP = System(
         steps=STAGE.steps,
         note="Adam at 1e-2, 1801 steps; Gaussian noise on the code at every step, 0.03; exponential average of the "
         "outputs with decay 0.99.",
+        tiny={"width": 8, "scales": 2},
+        compact={"width": 64},
     ),
     differences="The original restores one image; the loss of a pair is ours, and so is the learning (softmax) of "
     "operators that are not known. Network, steps and average are those of its 2-D denoising; its 3-D variant, which "

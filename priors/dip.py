@@ -112,6 +112,7 @@ DIP = System(
         steps=FINE.steps,
         note="Adam at 1e-2, 2000 steps (4000 at ratios above 4); Gaussian noise on the code at every step, 0.03 "
         "(0.05); exponential average of the outputs with decay 0.99.",
+        tiny={"width": 8, "scales": 2},
     ),
     differences="The original restores one image, |D X - Y|^2; the loss of a pair is ours. D is Lanczos resampling in "
     "its super-resolution, here the pair's own PSF and phase; parts that are not known are learned (softmax), which "

@@ -299,6 +299,8 @@ EU2ADL = System(
         steps=SENSORS.steps + FUSION.steps,
         note="Adam; 4000 steps on the attention networks at 1e-3, 14,000 on the autoencoders at 1.1e-3 (linear to 0 "
         "from 7000).",
+        tiny={"width": 6, "endmembers": 8, "blocks": 1},
+        compact={"width": 30, "endmembers": 40},
     ),
     differences="As in the release, |B A - a| stands for the paper's perceptual loss of the abundances, the rate is "
     "1.1e-3 (paper: 1e-3), and the first layer of the image's stream is 1x1. The predicted PSF starts from positive "

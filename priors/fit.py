@@ -402,7 +402,7 @@ def _after(
 # Several pairs
 
 
-def one_by_one(fitter: Fitter) -> Fitter:
+def one_by_one(fitter: Callable[..., Fit]) -> Fitter:
     """A fitter of batches from a fitter of single pairs: each is fitted on its own, with the same key.
 
     The pairs have one observation model, so estimates of its unknown parts are averaged.

@@ -231,6 +231,7 @@ GDD = System(
         steps=MULTISPECTRAL.steps,
         note="Adam at 1e-2, 20,001 steps (8,001 with a panchromatic guide); Gaussian noise on the code at every step, "
         "0.03 (0.01); roll-back when the loss rises by more than 1e-5 (0.1).",
+        tiny={"width": 8, "levels": 1},
     ),
     differences="B is the pair's own PSF and phase where the paper averages blocks or interpolates. All scales share "
     "one set of weights, as released (shared=False: one set each, as the paper implies). Sizes that are not multiples "

@@ -159,6 +159,8 @@ HYCONET = System(
         steps=coupled.STEPS,
         note="Adam, 10,000 steps at 3e-3 (the guide's encoder 1/2, PSF and response 1/5 of it), linear to 0 from "
         "2,000; after each step the endmembers are clamped into [0, 1].",
+        tiny={"endmembers": 8, "widths": (16,)},
+        compact={"endmembers": 50, "widths": (32, 64, 128)},
     ),
     differences="A spectral response that is not known is learned: the release builds it and never steps it. The "
     "softmax stands alone, without the ReLU before it, which keeps every abundance away from 0; under it the "

@@ -268,6 +268,8 @@ M2U_NET = System(
         steps=SENSORS.steps + MAPPING.steps + IMAGE.steps,
         note="Adam, linear to 0 from half of each stage: 6000 steps on B and R at 1e-3, 4000 on F1 and F2 at 4e-3, "
         "14,000 on the U-Nets at 4e-3.",
+        tiny={"width": 8, "scales": 2},
+        compact={"width": 20},
     ),
     differences="The last iterate of stages 2 and 3 is taken, where the release keeps that with the best PSNR and SAM "
     "against the truth. A learned PSF, like the spectral response, is divided by its sum where it is used. Known "

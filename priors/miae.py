@@ -196,6 +196,8 @@ MIAE = System(
         steps=SENSORS["clipped"].steps + FUSION.steps,
         note="Adam; 5000 steps on B and R at 5e-5, 10,000 on the autoencoder at 5e-3 (linear to 0 from 1000) with "
         "weight decay 1e-3.",
+        tiny={"endmembers": 8},
+        compact={"endmembers": 30},
     ),
     differences="Every step sees the whole image, as the release can, and not a batch of patches; pixels next to the "
     "border count, since the operators know their boundary. A learned PSF, like the spectral response, is divided by "

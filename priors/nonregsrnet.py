@@ -233,6 +233,8 @@ NONREGSRNET = System(
         steps=coupled.STEPS,
         note="Adam, 10,000 steps at 3e-4 (the displacement 1/2 of it), linear to 0 from 2,000; after each step the "
         "endmembers are clamped into [0, 1].",
+        tiny={"endmembers": 8, "widths": (16,), "levels": (4, 8)},
+        compact={"endmembers": 50, "widths": (32, 64, 128), "levels": (16, 32)},
     ),
     differences="The displacement is signed and starts at zero: its last layer is a bare convolution, where the "
     "release normalises and rectifies it, so that only positive displacements exist and the field always varies "

@@ -193,7 +193,7 @@ def test_fit(system: System, scene: np.ndarray) -> None:
     data = pair(scene, size=(32, 32))
     one = jax.tree.map(lambda x: x[:1], data.observation)
     model, _ = completed(system, one, data.model)
-    fit = system.method.fit(one, model, key=jax.random.key(0), effort=60 / system.method.steps)  # type: ignore[union-attr]
+    fit = system.method.fit(one, model, key=jax.random.key(0), effort=60 / system.method.steps, **system.method.tiny)  # type: ignore[union-attr]
     assert fit.product.shape == data.target[:1].shape
     assert bool(jnp.isfinite(fit.product).all())
     assert fit.losses[-1] < fit.losses[0]

@@ -100,6 +100,7 @@ def run(
     effort: float = 1.0,
     budget: float | None = None,
     progress: Progress = silent,
+    sizes: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Run:
     """Makes a system ready and applies it.
@@ -114,6 +115,7 @@ def run(
         effort: scales the numbers of steps of a fit.
         budget: seconds for training or fitting.
         progress: called while it trains or fits.
+        sizes: of the network that is trained or fitted, the paper's by default.
         settings: further arguments of `jfusion.training.loop.train`.
 
     Raises:
@@ -129,16 +131,17 @@ def run(
             case Trained():
                 network, how = trained(
                     system, observation, model, data=data, weights=weights, progress=progress, seed=seed,
-                    budget=budget, **settings,
+                    budget=budget, sizes=sizes, **settings,
                 )  # fmt: skip
                 note = "; ".join(filter(None, (note, how)))
                 product, parameters = ready(system, network)(observation, model), count_parameters(network.module)
             case Fitted() as fitted:
                 fit = fitted.fit(
-                    observation, model, key=jax.random.key(seed), effort=effort, budget=budget, progress=progress
-                )
-                product, model = fit.product, fit.model
-                generator = nnx.eval_shape(lambda: fitted.generator(Bands.of(observation, model), rngs=nnx.Rngs(0)))
+                    observation, model, key=jax.random.key(seed), effort=effort, budget=budget, progress=progress,
+                    **(sizes or {}),
+                )  # fmt: skip
+                product, model, bands = fit.product, fit.model, Bands.of(observation, model)
+                generator = nnx.eval_shape(lambda: fitted.generator(bands, rngs=nnx.Rngs(0), **(sizes or {})))
                 parameters = count_parameters(generator)
         product.block_until_ready()
     if not bool(jax.numpy.isfinite(product).all()):
