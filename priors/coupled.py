@@ -19,14 +19,14 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import Initializer
 
-from jfusion.catalogue import Bands, Fit
+from jfusion.catalogue import Bands, Fit, Fitter
 from jfusion.layers.conv import Conv
 from jfusion.layers.init import normal
 from jfusion.layers.responses import Constraint
 from jfusion.operators import Grid, Identity, Observation, ObservationModel, SpatialResponse
 from jfusion.operators.linear import LinearOperator
 from priors.degradation import Degradation, unknown_parts
-from priors.fit import Loss, Schedule, Stage, fit
+from priors.fit import Loss, Run, Schedule, Stage, one_by_one
 from priors.pair import Pair
 
 SLOPE = 0.2
@@ -170,34 +170,46 @@ def stage(loss: Loss, rate: float, project: Callable[[Any], None], rates: tuple[
     return Stage(loss, STEPS, Schedule(rate, hold=HOLD), rates=rates, project=project)
 
 
-def fit_pair(
-    build: Callable[[Bands, Degradation, nnx.Rngs], nnx.Module],
-    stages: tuple[Stage, ...],
-    observation: Observation,
-    model: ObservationModel,
-    *,
-    key: Array,
-    constrained: bool,
-    support: Array | None,
-    size: int | None,
-    **run: Any,
-) -> Fit:
-    """Fits an autoencoder whose output begins with the product and the completed model.
+def fitter(build: Callable[..., nnx.Module], stage: Stage) -> Fitter:
+    """The fit of an autoencoder whose output begins with the product and the completed model.
 
     Args:
-        build: makes the module.
-        stages: of the fit.
-        observation, model, key: see `jfusion.catalogue.Fitter`.
-        constrained: keeps learned PSF and responses on the simplex by softmax; see `RELEASED` for False.
-        support, size: see `Degradation`.
-        run: further arguments of `priors.fit.fit`.
+        build: makes the module, ``build(pair, degradation, rngs=rngs, **sizes)``.
+        stage: of the fit.
     """
-    pair, scale = Pair.of(observation, model).normalised()
-    bands, constraints = Bands.of(observation, model), CONSTRAINED if constrained else RELEASED
 
-    def made(key: Array) -> nnx.Module:
-        return build(bands, Degradation(model, bands, constraints, support, size), nnx.Rngs(key))
+    @one_by_one
+    def fit_pair(
+        observation: Observation,
+        model: ObservationModel,
+        run: Run,
+        *,
+        constrained: bool = True,
+        support: Array | None = None,
+        size: int | None = None,
+        **sizes: Any,
+    ) -> Fit:
+        """Fits the system to a pair; see `jfusion.catalogue.Fitter` and `priors.fit.fit`.
 
-    fitted = fit(made, pair, stages, key=key, **run)
-    product, estimated = fitted.output[:2]
-    return Fit(product * scale, estimated if unknown_parts(model) else model, fitted.losses)
+        Args:
+            observation: `lr` and `guide`.
+            model: parts that are None are learned and returned, the others are used as they are.
+            run: how to fit.
+            constrained: keeps a learned PSF and spectral responses on the simplex by softmax; False clamps them after
+                each step, as released.
+            support: bands that each band of the guide may see, for an unknown spectral response; None for all.
+            size: taps a side of an unknown PSF; None for the paper's, the ratio.
+            sizes: of the module.
+        """
+        pair, scale = Pair.of(observation, model).normalised()
+        bands, constraints = Bands.of(observation, model), CONSTRAINED if constrained else RELEASED
+
+        def made(key: Array) -> nnx.Module:
+            degradation = Degradation(model, bands, constraints, support, size)
+            return build(pair, degradation, rngs=nnx.Rngs(key), **sizes)
+
+        fitted = run(made, pair, (stage,))
+        product, estimated = fitted.output[:2]
+        return Fit(product * scale, estimated if unknown_parts(model) else model, fitted.losses)
+
+    return fit_pair

@@ -9,7 +9,6 @@ its own, D_m. The PSF B and the spectral response R are learned where they are n
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,11 +17,10 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import constant
 
-from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
+from jfusion.catalogue import Bands, Fitted, Paper, System
 from jfusion.layers.conv import Conv
 from jfusion.layers.responses import LearnedPsf
 from jfusion.operators import Grid, Observation, ObservationModel
-from jfusion.progress import Progress, silent
 from jfusion.tasks import SPATIOSPECTRAL
 from priors import coupled
 from priors.coupled import (
@@ -37,7 +35,6 @@ from priors.coupled import (
     sum_to_one,
 )
 from priors.degradation import Degradation
-from priors.fit import FitState, Stopping, one_by_one
 from priors.pair import Pair
 
 
@@ -144,56 +141,14 @@ STAGE = coupled.stage(
 )
 
 
-@one_by_one
-def fit_cucanet(
-    observation: Observation,
-    model: ObservationModel,
-    *,
-    key: Array,
-    effort: float = 1.0,
-    budget: float | None = None,
-    progress: Progress = silent,
-    constrained: bool = True,
-    support: Array | None = None,
-    size: int | None = None,
-    stopping: Stopping | None = None,
-    state: FitState | None = None,
-    save: Callable[[FitState], None] | None = None,
-    **sizes: Any,
-) -> Fit:
-    """Fits CUCaNet to a pair; see `jfusion.catalogue.Fitter` and `priors.fit.fit`.
+def _built(pair: Pair, degradation: Degradation, **options: Any) -> CucaNet:
+    """The module for a pair, whose low-resolution size the attention has."""
+    height, width = pair.observation["lr"].shape[1:3]
+    bands, grid = Bands.of(pair.observation, pair.model), pair.model.grid
+    return CucaNet(bands, degradation, grid=grid, lr_size=(height, width), **options)
 
-    Args:
-        observation: `lr` and `guide`.
-        model: parts that are None are learned and returned, the others are used as they are.
-        key: random key, or ``(members,)`` of them: the product then has a leading member axis.
-        constrained: keeps the learned PSF and spectral responses on the simplex; False leaves the PSF free and clamps
-            the responses as the release does.
-        support: bands that each band of the guide may see, for an unknown spectral response; None for all.
-        size: taps a side of an unknown PSF; None for the paper's, the ratio.
-        sizes: `endmembers` and `widths` of `CucaNet`.
-    """
-    height, width = observation["lr"].shape[1:3]
 
-    def build(bands: Bands, degradation: Degradation, rngs: nnx.Rngs) -> CucaNet:
-        return CucaNet(bands, degradation, grid=model.grid, lr_size=(height, width), rngs=rngs, **sizes)
-
-    return coupled.fit_pair(
-        build,
-        (STAGE,),
-        observation,
-        model,
-        key=key,
-        constrained=constrained,
-        support=support,
-        size=size,
-        effort=effort,
-        budget=budget,
-        progress=progress,
-        stopping=stopping,
-        state=state,
-        save=save,
-    )
+fit_cucanet = coupled.fitter(_built, STAGE)
 
 
 CUCANET = System(

@@ -8,8 +8,8 @@ The original restores one image; the pair's loss is ours, see `priors.observed`.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
-from collections.abc import Callable
 
 import jax
 from flax import nnx
@@ -19,9 +19,8 @@ from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
 from jfusion.layers.conv import Conv
 from jfusion.layers.untrained import Norm, enlarge
 from jfusion.operators import Observation, ObservationModel
-from jfusion.progress import Progress, silent
 from jfusion.tasks import SPATIOSPECTRAL
-from priors.fit import FitState, Schedule, Stage, Stopping, one_by_one
+from priors.fit import Run, Schedule, Stage, Stopping, one_by_one
 from priors.observed import Code, fit_observed, observation_loss
 
 
@@ -78,14 +77,8 @@ LOWEST = Stopping(every=50, patience=sys.maxsize, tolerance=5e-3)
 def fit_deep_decoder(
     observation: Observation,
     model: ObservationModel,
+    run: Run,
     *,
-    key: Array,
-    effort: float = 1.0,
-    budget: float | None = None,
-    progress: Progress = silent,
-    stopping: Stopping | None = LOWEST,
-    state: FitState | None = None,
-    save: Callable[[FitState], None] | None = None,
     width: int = 128,
     levels: int = 5,
 ) -> Fit:
@@ -94,8 +87,7 @@ def fit_deep_decoder(
     Args:
         observation: `lr` and `guide`.
         model: parts that are None are learned and returned, the others are used as they are.
-        key: random key, or ``(members,)`` of them: the product then has a leading member axis.
-        stopping: by default the parameters with the lowest loss are kept; None keeps the last.
+        run: how to fit; where nothing is said of stopping, the parameters with the lowest loss are kept.
         width, levels: of `DeepDecoder`.
     """
 
@@ -103,19 +95,8 @@ def fit_deep_decoder(
         generator = DeepDecoder(bands, width=width, levels=levels, size=size, rngs=rngs)
         return generator, Code((*code_size(size, levels), width), rngs=rngs)
 
-    return fit_observed(
-        build,
-        STAGE,
-        observation,
-        model,
-        key=key,
-        effort=effort,
-        budget=budget,
-        progress=progress,
-        stopping=stopping,
-        state=state,
-        save=save,
-    )
+    run = dataclasses.replace(run, stopping=run.stopping or LOWEST)
+    return fit_observed(build, STAGE, observation, model, run)
 
 
 DEEP_DECODER = System(

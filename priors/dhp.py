@@ -7,18 +7,15 @@ of X; the pair's loss is ours, see `priors.observed`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from flax import nnx
-from jax import Array
 
 from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
 from jfusion.operators import Observation, ObservationModel
-from jfusion.progress import Progress, silent
 from jfusion.tasks import SPATIOSPECTRAL
-from priors.fit import FitState, Schedule, Stage, Stopping, one_by_one
+from priors.fit import Run, Schedule, Stage, one_by_one
 from priors.observed import Code, fit_observed, observation_loss
 from priors.skip import Skip
 
@@ -41,14 +38,7 @@ STAGE = Stage(partial(observation_loss, deviation=0.03), 1801, Schedule(1e-2), a
 def fit_dhp(
     observation: Observation,
     model: ObservationModel,
-    *,
-    key: Array,
-    effort: float = 1.0,
-    budget: float | None = None,
-    progress: Progress = silent,
-    stopping: Stopping | None = None,
-    state: FitState | None = None,
-    save: Callable[[FitState], None] | None = None,
+    run: Run,
     **sizes: Any,
 ) -> Fit:
     """Fits a deep hyperspectral prior to a pair; see `jfusion.catalogue.Fitter`, `priors.fit.fit` and `fit_observed`.
@@ -56,26 +46,14 @@ def fit_dhp(
     Args:
         observation: `lr` and `guide`.
         model: parts that are None are learned and returned, the others are used as they are.
-        key: random key, or ``(members,)`` of them: the product then has a leading member axis.
+        run: how to fit.
         sizes: of `Skip`.
     """
 
     def build(bands: Bands, size: tuple[int, int], rngs: nnx.Rngs) -> tuple[nnx.Module, Code]:
         return hyperspectral_prior(bands, rngs=rngs, **sizes), Code((*size, bands.lr), rngs=rngs)
 
-    return fit_observed(
-        build,
-        STAGE,
-        observation,
-        model,
-        key=key,
-        effort=effort,
-        budget=budget,
-        progress=progress,
-        stopping=stopping,
-        state=state,
-        save=save,
-    )
+    return fit_observed(build, STAGE, observation, model, run)
 
 
 DHP = System(

@@ -27,11 +27,10 @@ from jfusion.layers.init import torch_bias, torch_kernel
 from jfusion.layers.responses import LearnedPsf
 from jfusion.operators import Observation, ObservationModel, SpatialResponse, SpectralResponse
 from jfusion.operators.linear import LinearOperator
-from jfusion.progress import Progress, silent
 from jfusion.tasks import SPATIOSPECTRAL
 from priors.coupled import clamp, clamp_kernels, he_conv, over_bands, sum_l1
 from priors.degradation import Degradation, unknown_parts
-from priors.fit import FitState, Schedule, Stage, Stopping, fit, one_by_one
+from priors.fit import Run, Schedule, Stage, one_by_one
 from priors.pair import Pair
 from priors.sensing import sensing_loss
 
@@ -231,15 +230,9 @@ FUSION = Stage(fusion_loss, 14_000, Schedule(1.1e-3, hold=1 / 2), trainable=("ge
 def fit_eu2adl(
     observation: Observation,
     model: ObservationModel,
+    run: Run,
     *,
-    key: Array,
-    effort: float = 1.0,
-    budget: float | None = None,
-    progress: Progress = silent,
     attention: bool = True,
-    stopping: Stopping | None = None,
-    state: FitState | None = None,
-    save: Callable[[FitState], None] | None = None,
     **sizes: Any,
 ) -> Fit:
     """Fits EU2ADL to a pair; see `jfusion.catalogue.Fitter` and `priors.fit.fit`.
@@ -247,7 +240,7 @@ def fit_eu2adl(
     Args:
         observation: `lr` and `guide`.
         model: parts that are None are learned and returned, the others are used as they are.
-        key: random key, or ``(members,)`` of them: the product then has a leading member axis.
+        run: how to fit.
         attention: whether networks of the pair predict unknown operators; False learns their weights themselves,
             kept on the simplex by softmax.
         sizes: of `CoupledAutoencoders`.
@@ -260,18 +253,7 @@ def fit_eu2adl(
         degradation = Attention(pair, bands, rngs=rngs) if attention else Degradation(model, bands)
         return Eu2adl(bands, degradation, rngs=rngs, **sizes)
 
-    fitted = fit(
-        build,
-        pair,
-        (FUSION,) if known else (SENSORS, FUSION),
-        key=key,
-        effort=effort,
-        budget=budget,
-        progress=progress,
-        stopping=stopping,
-        state=state,
-        save=save,
-    )
+    fitted = run(build, pair, (FUSION,) if known else (SENSORS, FUSION))
     product, estimated = fitted.output
     return Fit(product * scale, model if known else estimated, fitted.losses)
 

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial, wraps
+from inspect import Parameter, Signature, signature
 from typing import Any, cast
 
 import jax
@@ -399,29 +400,51 @@ def _after(
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Several pairs
+# What a system needs to write
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """How a system is fitted: `fit` with all but the module, the pair and the stages; see there for the attributes."""
+
+    key: Array
+    effort: float = 1.0
+    budget: float | None = None
+    progress: Progress = silent
+    stopping: Stopping | None = None
+    state: FitState | None = None
+    save: Callable[[FitState], None] | None = None
+
+    def __call__(self, build: Callable[[Array], nnx.Module], pair: Pair, stages: tuple[Stage, ...]) -> Fitting:
+        """`fit`."""
+        return fit(build, pair, stages, **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
 
 
 def one_by_one(fitter: Callable[..., Fit]) -> Fitter:
     """A fitter of batches from a fitter of single pairs: each is fitted on its own, with the same key.
 
-    The pairs have one observation model, so estimates of its unknown parts are averaged.
+    The pairs have one observation model, so estimates of its unknown parts are averaged. With keys ``(members,)`` the
+    product has a leading member axis.
+
+    Args:
+        fitter: ``fitter(observation, model, run, **options)`` with a `Run`, whose attributes become arguments beside
+            the options.
     """
+    settings, own = (signature(f).parameters for f in (Run, fitter))
 
     @wraps(fitter)
-    def fit_all(
-        observation: Observation, model: ObservationModel, *, budget: float | None = None, **options: Any
-    ) -> Fit:
+    def fit_all(observation: Observation, model: ObservationModel, **options: Any) -> Fit:
+        run = Run(**{name: options.pop(name) for name in settings if name in options})
         batch = observation["lr"].shape[0]
         if batch == 1:
-            return fitter(observation, model, budget=budget, **options)
-        if options.get("state") is not None:
+            return fitter(observation, model, run, **options)
+        if run.state is not None:
             raise InputError(
                 f"a fit can go on for one pair at a time, but {batch} came; give the pair that was cut off."
             )
-        budget = None if budget is None else budget / batch
+        run = dataclasses.replace(run, budget=run.budget and run.budget / batch)
         singles = [{key: image[i : i + 1] for key, image in observation.items()} for i in range(batch)]
-        fits = [fitter(single, model, budget=budget, **options) for single in singles]
+        fits = [fitter(single, model, run, **options) for single in singles]
         estimated = any(single.model is not model for single in fits)
         return Fit(
             jnp.concatenate([single.product for single in fits], axis=-4),
@@ -429,4 +452,7 @@ def one_by_one(fitter: Callable[..., Fit]) -> Fitter:
             [loss for single in fits for loss in single.losses],
         )
 
+    shown = [p for name, p in own.items() if name != "run"]
+    shown += [p.replace(kind=Parameter.KEYWORD_ONLY) for p in settings.values()]
+    fit_all.__signature__ = Signature(sorted(shown, key=lambda p: p.kind))  # type: ignore[attr-defined]
     return fit_all

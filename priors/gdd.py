@@ -18,9 +18,8 @@ from jax import Array
 from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
 from jfusion.layers.untrained import MirroredConv, NormedConv, activate, enlarge, normalise
 from jfusion.operators import Observation, ObservationModel
-from jfusion.progress import Progress, silent
 from jfusion.tasks import SPATIOSPECTRAL
-from priors.fit import FitState, Schedule, Stage, Stopping, fit, one_by_one
+from priors.fit import Run, Schedule, Stage, one_by_one
 from priors.pair import Pair, mean_l2
 from priors.rollback import Rollback
 
@@ -166,14 +165,7 @@ PANCHROMATIC = Stage(panchromatic_loss, 8_001, Schedule(1e-2), rollback=Rollback
 def fit_gdd(
     observation: Observation,
     model: ObservationModel,
-    *,
-    key: Array,
-    effort: float = 1.0,
-    budget: float | None = None,
-    progress: Progress = silent,
-    stopping: Stopping | None = None,
-    state: FitState | None = None,
-    save: Callable[[FitState], None] | None = None,
+    run: Run,
     **sizes: Any,
 ) -> Fit:
     """Fits the guided deep decoder to a pair; see `jfusion.catalogue.Fitter` and `priors.fit.fit`.
@@ -181,7 +173,7 @@ def fit_gdd(
     Args:
         observation: `lr` and `guide`.
         model: the operator of `lr` must be known, and with more than one band in the guide that of `guide` as well.
-        key: random key, or ``(members,)`` of them: the product then has a leading member axis.
+        run: how to fit.
         sizes: of `GuidedDeepDecoder`.
 
     Raises:
@@ -195,18 +187,7 @@ def fit_gdd(
     def build(key: Array) -> Gdd:
         return Gdd(bands, (height, width), rngs=nnx.Rngs(key), **sizes)
 
-    fitted = fit(
-        build,
-        pair,
-        (PANCHROMATIC if bands.guide == 1 else MULTISPECTRAL,),
-        key=key,
-        effort=effort,
-        budget=budget,
-        progress=progress,
-        stopping=stopping,
-        state=state,
-        save=save,
-    )
+    fitted = run(build, pair, (PANCHROMATIC if bands.guide == 1 else MULTISPECTRAL,))
     return Fit(fitted.output * scale, model, fitted.losses)
 
 

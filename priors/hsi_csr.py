@@ -7,7 +7,6 @@ design the guide's camera: `design_response`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,7 +22,7 @@ from jfusion.layers.responses import LearnedSrf
 from jfusion.operators import Observation, ObservationModel, SpectralResponse
 from jfusion.progress import Progress, silent
 from jfusion.tasks import SPATIOSPECTRAL
-from priors.fit import FitState, Schedule, Stage, Stopping, fit, one_by_one
+from priors.fit import Run, Schedule, Stage, fit, one_by_one
 from priors.pair import Pair
 
 SLOPE = 0.05
@@ -129,14 +128,7 @@ DESIGN = Stage(design_loss, 10_000, Schedule(1e-3), OPTIMISER, project=project)
 def fit_hsi_csr(
     observation: Observation,
     model: ObservationModel,
-    *,
-    key: Array,
-    effort: float = 1.0,
-    budget: float | None = None,
-    progress: Progress = silent,
-    stopping: Stopping | None = None,
-    state: FitState | None = None,
-    save: Callable[[FitState], None] | None = None,
+    run: Run,
     **sizes: Any,
 ) -> Fit:
     """Fits HSI-CSR to a pair; see `jfusion.catalogue.Fitter` and `priors.fit.fit`.
@@ -144,7 +136,7 @@ def fit_hsi_csr(
     Args:
         observation: `lr` and `guide`.
         model: both operators must be known.
-        key: random key, or ``(members,)`` of them: the product then has a leading member axis.
+        run: how to fit.
         sizes: of `SpectralNetwork`.
 
     Raises:
@@ -158,18 +150,7 @@ def fit_hsi_csr(
     def build(key: Array) -> SpectralNetwork:
         return SpectralNetwork(bands, rngs=nnx.Rngs(key), **sizes)
 
-    fitted = fit(
-        build,
-        pair,
-        (FUSION,),
-        key=key,
-        effort=effort,
-        budget=budget,
-        progress=progress,
-        stopping=stopping,
-        state=state,
-        save=save,
-    )
+    fitted = run(build, pair, (FUSION,))
     return Fit(fitted.output * scale, model, fitted.losses)
 
 

@@ -8,21 +8,18 @@ them, from R Y = B Z as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 from flax import nnx
 from jax import Array
 
-from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
+from jfusion.catalogue import Bands, Fitted, Paper, System
 from jfusion.operators import Observation, ObservationModel
-from jfusion.progress import Progress, silent
 from jfusion.tasks import SPATIOSPECTRAL
 from priors import coupled
 from priors.coupled import Encoder, clamp_kernels, clamp_psf, he_conv, learned, sensor_mismatch, sparsity, sum_l1
 from priors.degradation import Degradation
-from priors.fit import FitState, Stopping, one_by_one
 from priors.pair import Pair
 
 
@@ -89,51 +86,12 @@ def project(module: HyCoNet) -> None:
 STAGE = coupled.stage(joint_loss, 3e-3, project, rates=(("guide", 0.5), ("degradation", 0.2)))
 
 
-@one_by_one
-def fit_hyconet(
-    observation: Observation,
-    model: ObservationModel,
-    *,
-    key: Array,
-    effort: float = 1.0,
-    budget: float | None = None,
-    progress: Progress = silent,
-    constrained: bool = True,
-    support: Array | None = None,
-    size: int | None = None,
-    stopping: Stopping | None = None,
-    state: FitState | None = None,
-    save: Callable[[FitState], None] | None = None,
-    **sizes: Any,
-) -> Fit:
-    """Fits HyCoNet to a pair; see `jfusion.catalogue.Fitter` and `priors.fit.fit`.
+def _built(pair: Pair, degradation: Degradation, **options: Any) -> HyCoNet:
+    """The module for a pair."""
+    return HyCoNet(Bands.of(pair.observation, pair.model), degradation, **options)
 
-    Args:
-        observation: `lr` and `guide`.
-        model: parts that are None are learned and returned, the others are used as they are.
-        key: random key, or ``(members,)`` of them: the product then has a leading member axis.
-        constrained: keeps the learned PSF and spectral responses on the simplex; False clamps them as the release does.
-        support: bands that each band of the guide may see, for an unknown spectral response; None for all.
-        size: taps a side of an unknown PSF; None for the paper's, the ratio.
-        sizes: of `HyCoNet`; widths=(32, 64, 128) and endmembers=50 fit 100 x 100 pixels within a few minutes on
-            two cores.
-    """
-    return coupled.fit_pair(
-        lambda bands, degradation, rngs: HyCoNet(bands, degradation, rngs=rngs, **sizes),
-        (STAGE,),
-        observation,
-        model,
-        key=key,
-        constrained=constrained,
-        support=support,
-        size=size,
-        effort=effort,
-        budget=budget,
-        progress=progress,
-        stopping=stopping,
-        state=state,
-        save=save,
-    )
+
+fit_hyconet = coupled.fitter(_built, STAGE)
 
 
 HYCONET = System(

@@ -10,7 +10,6 @@ Z gates its features, and is fitted by |R X - Z| + |B X - Y|.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Literal
 
@@ -23,11 +22,10 @@ from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
 from jfusion.layers.init import normal
 from jfusion.layers.untrained import Norm, activate, enlarge
 from jfusion.operators import BlockAverage, Observation, ObservationModel
-from jfusion.progress import Progress, silent
 from jfusion.tasks import SPATIOSPECTRAL
 from priors.coupled import he_conv
 from priors.degradation import Degradation, unknown_parts
-from priors.fit import FitState, Schedule, Stage, Stopping, fit, one_by_one
+from priors.fit import Run, Schedule, Stage, one_by_one
 from priors.pair import Pair, mean_l1
 from priors.sensing import degraded, project_sensors, sensing_loss
 
@@ -202,15 +200,9 @@ IMAGE = Stage(image_loss, 14_000, Schedule(4e-3, hold=1 / 2), trainable=("genera
 def fit_m2u_net(
     observation: Observation,
     model: ObservationModel,
+    run: Run,
     *,
-    key: Array,
-    effort: float = 1.0,
-    budget: float | None = None,
-    progress: Progress = silent,
     constraint: Literal["clipped", "softmax"] = "clipped",
-    stopping: Stopping | None = None,
-    state: FitState | None = None,
-    save: Callable[[FitState], None] | None = None,
     width: int = 260,
     scales: int = 3,
 ) -> Fit:
@@ -219,7 +211,7 @@ def fit_m2u_net(
     Args:
         observation: `lr` and `guide`.
         model: parts that are None are learned and returned, the others are used as they are.
-        key: random key, or ``(members,)`` of them: the product then has a leading member axis.
+        run: how to fit.
         constraint: what keeps learned responses on the simplex, see `jfusion.layers.responses.Weights`.
         width, scales: of `DualUNet`.
     """
@@ -230,18 +222,7 @@ def fit_m2u_net(
         degradation = Degradation(model, bands, (constraint, constraint))
         return M2UNet(bands, degradation, rngs=nnx.Rngs(key), width=width, scales=scales)
 
-    fitted = fit(
-        build,
-        pair,
-        (MAPPING, IMAGE) if known else (SENSORS, MAPPING, IMAGE),
-        key=key,
-        effort=effort,
-        budget=budget,
-        progress=progress,
-        stopping=stopping,
-        state=state,
-        save=save,
-    )
+    fitted = run(build, pair, (MAPPING, IMAGE) if known else (SENSORS, MAPPING, IMAGE))
     product, estimated = fitted.output
     return Fit(product * scale, model if known else estimated, fitted.losses)
 

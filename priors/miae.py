@@ -9,7 +9,6 @@ to those of Y and Z. Where they are unknown, |R Y - B Z| finds them first.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -24,11 +23,10 @@ from jfusion.layers.conv import Conv
 from jfusion.layers.init import normal
 from jfusion.layers.untrained import activate
 from jfusion.operators import Observation, ObservationModel, upsample
-from jfusion.progress import Progress, silent
 from jfusion.tasks import SPATIOSPECTRAL
 from priors.coupled import clamp, clamp_kernels, sum_l1
 from priors.degradation import Degradation, unknown_parts
-from priors.fit import FitState, Schedule, Stage, Stopping, fit, one_by_one
+from priors.fit import Run, Schedule, Stage, one_by_one
 from priors.pair import Pair
 from priors.sensing import project_sensors, sensing_loss
 
@@ -131,15 +129,9 @@ FUSION = Stage(
 def fit_miae(
     observation: Observation,
     model: ObservationModel,
+    run: Run,
     *,
-    key: Array,
-    effort: float = 1.0,
-    budget: float | None = None,
-    progress: Progress = silent,
     constraint: Literal["clipped", "softmax"] = "clipped",
-    stopping: Stopping | None = None,
-    state: FitState | None = None,
-    save: Callable[[FitState], None] | None = None,
     **sizes: Any,
 ) -> Fit:
     """Fits MIAE to a pair; see `jfusion.catalogue.Fitter` and `priors.fit.fit`.
@@ -147,7 +139,7 @@ def fit_miae(
     Args:
         observation: `lr` and `guide`.
         model: parts that are None are learned and returned, the others are used as they are.
-        key: random key, or ``(members,)`` of them: the product then has a leading member axis.
+        run: how to fit.
         constraint: what keeps learned responses on the simplex, see `jfusion.layers.responses.Weights`.
         sizes: of `ModelInspiredAutoencoder`.
     """
@@ -158,18 +150,7 @@ def fit_miae(
         degradation = Degradation(model, bands, (constraint, constraint), psf="overlapping")
         return Miae(pair, bands, degradation, rngs=nnx.Rngs(key), **sizes)
 
-    fitted = fit(
-        build,
-        pair,
-        (FUSION,) if known else (SENSORS[constraint], FUSION),
-        key=key,
-        effort=effort,
-        budget=budget,
-        progress=progress,
-        stopping=stopping,
-        state=state,
-        save=save,
-    )
+    fitted = run(build, pair, (FUSION,) if known else (SENSORS[constraint], FUSION))
     product, estimated = fitted.output
     return Fit(product * scale, model if known else estimated, fitted.losses)
 

@@ -9,7 +9,6 @@ learned where they are not known.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -18,17 +17,15 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import zeros
 
-from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
+from jfusion.catalogue import Bands, Fitted, Paper, System
 from jfusion.layers.conv import Conv
 from jfusion.layers.untrained import Norm
-from jfusion.operators import Observation, ObservationModel
+from jfusion.operators import ObservationModel
 from jfusion.operators.warp import warp
-from jfusion.progress import Progress, silent
 from jfusion.tasks import SPATIOSPECTRAL
 from priors import coupled
 from priors.coupled import Encoder, clamp, clamp_kernels, clamp_psf, he_conv, learned, sum_l1, sum_to_one
 from priors.degradation import Degradation
-from priors.fit import FitState, Stopping, one_by_one
 from priors.pair import Pair
 
 EPSILON = 1e-5
@@ -162,53 +159,12 @@ def project(module: NonRegSrNet) -> None:
 STAGE = coupled.stage(joint_loss, 3e-4, project, rates=(("displacement", 0.5),))
 
 
-@one_by_one
-def fit_nonregsrnet(
-    observation: Observation,
-    model: ObservationModel,
-    *,
-    key: Array,
-    effort: float = 1.0,
-    budget: float | None = None,
-    progress: Progress = silent,
-    constrained: bool = True,
-    support: Array | None = None,
-    size: int | None = None,
-    stopping: Stopping | None = None,
-    state: FitState | None = None,
-    save: Callable[[FitState], None] | None = None,
-    **sizes: Any,
-) -> Fit:
-    """Fits NonRegSRNet to a pair; see `jfusion.catalogue.Fitter` and `priors.fit.fit`.
+def _built(pair: Pair, degradation: Degradation, **options: Any) -> NonRegSrNet:
+    """The module for a pair."""
+    return NonRegSrNet(Bands.of(pair.observation, pair.model), degradation, **options)
 
-    The product lies on the guide's grid, however `lr` is deformed.
 
-    Args:
-        observation: `lr` and `guide`.
-        model: parts that are None are learned and returned, the others are used as they are.
-        key: random key, or ``(members,)`` of them: the product then has a leading member axis.
-        constrained: keeps the learned PSF and spectral responses on the simplex; False clamps them as the release does.
-        support: bands that each band of the guide may see, for an unknown spectral response; None for all.
-        size: taps a side of an unknown PSF; None for the paper's, the ratio.
-        sizes: of `NonRegSrNet`; widths=(32, 64, 128), endmembers=50 and levels=(16, 32) fit 100 x 100 pixels within a
-            few minutes on two cores.
-    """
-    return coupled.fit_pair(
-        lambda bands, degradation, rngs: NonRegSrNet(bands, degradation, rngs=rngs, **sizes),
-        (STAGE,),
-        observation,
-        model,
-        key=key,
-        constrained=constrained,
-        support=support,
-        size=size,
-        effort=effort,
-        budget=budget,
-        progress=progress,
-        stopping=stopping,
-        state=state,
-        save=save,
-    )
+fit_nonregsrnet = coupled.fitter(_built, STAGE)
 
 
 NONREGSRNET = System(

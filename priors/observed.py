@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 from flax import nnx
@@ -19,7 +18,7 @@ from jfusion.catalogue import Bands, Fit
 from jfusion.operators import Observation, ObservationModel
 from jfusion.operators.linear import LinearOperator
 from priors.degradation import Degradation, unknown_parts
-from priors.fit import Stage, fit
+from priors.fit import Run, Stage
 from priors.pair import Pair, mean_l2
 
 AMPLITUDE = 0.1
@@ -83,9 +82,7 @@ def fit_observed(
     stage: Stage,
     observation: Observation,
     model: ObservationModel,
-    *,
-    key: Array,
-    **options: Any,
+    run: Run,
 ) -> Fit:
     """Fits a generator to a pair, whose largest magnitude is scaled to one.
 
@@ -96,8 +93,7 @@ def fit_observed(
         model: parts that are None are learned and returned, the others are used as they are. A learned PSF reaches half
             a low-resolution pixel beyond its own on every side; PSF and spectral response are kept on the simplex by
             softmax.
-        key: random key, or ``(members,)`` of them: the product then has a leading member axis.
-        options: of `priors.fit.fit`.
+        run: how to fit.
     """
     pair, scale = Pair.of(observation, model).normalised()
     bands, (height, width) = Bands.of(observation, model), observation["guide"].shape[1:3]
@@ -107,6 +103,6 @@ def fit_observed(
         generator, code = build(bands, (height, width), nnx.Rngs(key))
         return Observed(generator, code, Degradation(model, bands, size=taps))
 
-    fitted = fit(whole, pair, (stage,), key=key, **options)
+    fitted = run(whole, pair, (stage,))
     product, learned = fitted.output
     return Fit(product * scale, model.replace(operators=model.operators | learned) if learned else model, fitted.losses)

@@ -9,7 +9,6 @@ image, so that the two need not be registered.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,10 +20,9 @@ from jax.nn.initializers import glorot_uniform
 from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
 from jfusion.layers.conv import Conv
 from jfusion.operators import Observation, ObservationModel
-from jfusion.progress import Progress, silent
 from jfusion.tasks import SPATIOSPECTRAL
 from priors.dirichlet import Decoder, DenseStack, broken_stick, centred, dense, entropy
-from priors.fit import FitState, Schedule, Stage, Stopping, fit, one_by_one
+from priors.fit import Run, Schedule, Stage, one_by_one
 from priors.pair import Pair
 
 SPECTRA = 1e-3
@@ -127,14 +125,7 @@ STAGE = Stage(loss, 5000, Schedule(1e-3))
 def fit_u2mdn(
     observation: Observation,
     model: ObservationModel,
-    *,
-    key: Array,
-    effort: float = 1.0,
-    budget: float | None = None,
-    progress: Progress = silent,
-    stopping: Stopping | None = None,
-    state: FitState | None = None,
-    save: Callable[[FitState], None] | None = None,
+    run: Run,
     **sizes: Any,
 ) -> Fit:
     """Fits u2-MDN to a pair; see `jfusion.catalogue.Fitter` and `priors.fit.fit`.
@@ -142,7 +133,7 @@ def fit_u2mdn(
     Args:
         observation: `lr` and `guide`.
         model: the operator of `guide` must be known; that of `lr` does not enter.
-        key: random key, or ``(members,)`` of them: the product then has a leading member axis.
+        run: how to fit.
         sizes: of `MutualDirichletNet`.
 
     Raises:
@@ -155,18 +146,7 @@ def fit_u2mdn(
     def build(key: Array) -> MutualDirichletNet:
         return MutualDirichletNet(bands, rngs=nnx.Rngs(key), **sizes)
 
-    fitted = fit(
-        build,
-        pair,
-        (STAGE,),
-        key=key,
-        effort=effort,
-        budget=budget,
-        progress=progress,
-        stopping=stopping,
-        state=state,
-        save=save,
-    )
+    fitted = run(build, pair, (STAGE,))
     return Fit(fitted.output * scale, model, fitted.losses)
 
 

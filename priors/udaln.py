@@ -8,7 +8,6 @@ then all is fitted together, with R G(Z) = Z and B G(Z) = Y (stage 3).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from itertools import pairwise
 
 import jax
@@ -20,11 +19,10 @@ from jfusion.layers.conv import Conv
 from jfusion.layers.init import torch_bias
 from jfusion.layers.responses import Constraint
 from jfusion.operators import Observation, ObservationModel
-from jfusion.progress import Progress, silent
 from jfusion.tasks import SPATIOSPECTRAL
 from priors.coupled import over_bands
 from priors.degradation import Degradation, unknown_parts
-from priors.fit import FitState, Schedule, Stage, Stopping, fit, one_by_one
+from priors.fit import Run, Schedule, Stage, one_by_one
 from priors.pair import Pair, mean_l1
 
 SLOPE = 0.2
@@ -94,24 +92,18 @@ STAGES = (
 def fit_udaln(
     observation: Observation,
     model: ObservationModel,
+    run: Run,
     *,
-    key: Array,
-    effort: float = 1.0,
-    budget: float | None = None,
-    progress: Progress = silent,
     constrained: bool = True,
     support: Array | None = None,
     size: int | None = None,
-    stopping: Stopping | None = None,
-    state: FitState | None = None,
-    save: Callable[[FitState], None] | None = None,
 ) -> Fit:
     """Fits UDALN to a pair; see `jfusion.catalogue.Fitter` and `priors.fit.fit`.
 
     Args:
         observation: `lr` and `guide`.
         model: parts that are None are learned and returned, the others are used as they are.
-        key: random key, or ``(members,)`` of them: the product then has a leading member axis.
+        run: how to fit.
         constrained: keeps the learned PSF and spectral responses on the simplex; False leaves the signs free and
             divides the responses by their detached sums, as the release does.
         support: bands that each band of the guide may see, for an unknown spectral response; None for all.
@@ -125,18 +117,7 @@ def fit_udaln(
     def build(key: Array) -> Udaln:
         return Udaln(bands, Degradation(model, bands, constraints, support, size), rngs=nnx.Rngs(key))
 
-    fitted = fit(
-        build,
-        pair,
-        STAGES[1:] if known else STAGES,
-        key=key,
-        effort=effort,
-        budget=budget,
-        progress=progress,
-        stopping=stopping,
-        state=state,
-        save=save,
-    )
+    fitted = run(build, pair, STAGES[1:] if known else STAGES)
     product, estimated = fitted.output
     return Fit(product * scale, model if known else estimated, fitted.losses)
 

@@ -8,7 +8,6 @@ the spectral response R, while the maps of its codes are held at a small angle t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,10 +16,9 @@ from jax import Array
 
 from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
 from jfusion.operators import Decimate, Observation, ObservationModel
-from jfusion.progress import Progress, silent
 from jfusion.tasks import SPATIOSPECTRAL
 from priors.dirichlet import EPSILON, Decoder, DenseStack, broken_stick, centred, dense, entropy
-from priors.fit import FitState, Schedule, Stage, Stopping, fit, one_by_one
+from priors.fit import Run, Schedule, Stage, one_by_one
 from priors.pair import Pair, mean_l2
 
 VOLUME = 1e-4
@@ -140,14 +138,7 @@ STAGES = (
 def fit_usdn(
     observation: Observation,
     model: ObservationModel,
-    *,
-    key: Array,
-    effort: float = 1.0,
-    budget: float | None = None,
-    progress: Progress = silent,
-    stopping: Stopping | None = None,
-    state: FitState | None = None,
-    save: Callable[[FitState], None] | None = None,
+    run: Run,
     **sizes: Any,
 ) -> Fit:
     """Fits uSDN to a pair; see `jfusion.catalogue.Fitter` and `priors.fit.fit`.
@@ -155,7 +146,7 @@ def fit_usdn(
     Args:
         observation: `lr` and `guide`.
         model: the operator of `guide` must be known; that of `lr` does not enter.
-        key: random key, or ``(members,)`` of them: the product then has a leading member axis.
+        run: how to fit.
         sizes: of `SparseDirichletNet`.
 
     Raises:
@@ -168,18 +159,7 @@ def fit_usdn(
     def build(key: Array) -> SparseDirichletNet:
         return SparseDirichletNet(bands, rngs=nnx.Rngs(key), **sizes)
 
-    fitted = fit(
-        build,
-        pair,
-        STAGES,
-        key=key,
-        effort=effort,
-        budget=budget,
-        progress=progress,
-        stopping=stopping,
-        state=state,
-        save=save,
-    )
+    fitted = run(build, pair, STAGES)
     return Fit(fitted.output * scale, model, fitted.losses)
 
 

@@ -26,8 +26,7 @@ BLOCK_BYTES = 16 * 2**20
 BLOCK_ROWS = 32
 CACHE_MIB = 128
 LEVEL = 1
-"""Of deflate, 1 to 9: takes three quarters of the time of the usual 6; the embedded scenes become 2 % smaller to 6 %
-larger."""
+"""Of deflate, 1 to 9: much faster than the usual 6, at nearly the same size."""
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from inspect import signature
 
 import jax
 import jax.numpy as jnp
@@ -277,10 +278,9 @@ def test_normalised_pair_has_its_peak_at_one(pair):
 
 
 def test_one_by_one_fits_each_pair_on_its_own(pair):
-    def fitter(observation, model, *, key, effort=1.0, budget=None, progress=None):
-        single = Pair.of(observation, model)
-        fitted = fit(Regression, single, (NOISY,), key=key, effort=effort, budget=budget)
-        return Fit(fitted.output, model, fitted.losses)
+    def fitter(observation, model, run, *, sign=1):
+        fitted = run(Regression, Pair.of(observation, model), (NOISY,))
+        return Fit(sign * fitted.output, model, fitted.losses)
 
     single = pair.observation
     batch = {key: jnp.concatenate([image, image[:, ::-1]]) for key, image in single.items()}
@@ -288,3 +288,5 @@ def test_one_by_one_fits_each_pair_on_its_own(pair):
     both, first = run(batch), run(single)
     assert both.product.shape == (2, 8, 8, 1)
     np.testing.assert_allclose(both.product[:1], first.product, atol=1e-6)
+    np.testing.assert_array_equal(run(single, sign=-1).product, -first.product)
+    assert list(signature(one_by_one(fitter)).parameters)[:5] == ["observation", "model", "sign", "key", "effort"]
