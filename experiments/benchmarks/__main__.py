@@ -2,8 +2,8 @@
 
 Networks against the same ones in plain PyTorch, the loader against the step, memory, compilation, the layouts of
 unrolled networks, and a large scene against GDAL. Whatever is compared runs in turns, each in its own process, so that
-ratios mean something where times do not; the machine should have nothing else to do. The report is written after each
-part, so that a run that is stopped has said what it knows.
+ratios mean something where times do not; the machine should have nothing else to do. Each part has a page of its own,
+written when it is done, so that a run that is stopped has said what it knows and a part can be measured anew alone.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from experiments.benchmarks import parts
 from experiments.benchmarks.cases import CASES, UNROLLED
 from experiments.benchmarks.large_scene import Scene
 from experiments.benchmarks.processes import alone
-from experiments.benchmarks.tables import Section, facts, report
+from experiments.benchmarks.tables import Section, facts, page
 from jfusion.cli import answered
 from jfusion.errors import InputError
 from jfusion.files import check_output, replaced
 
-RESULTS = Path(__file__).with_name("results.md")
+RESULTS = Path(__file__).with_name("results")
 
 Part = Literal["nets", "loader", "memory", "compile", "layouts", "scene"]
 
@@ -40,7 +40,7 @@ class Settings:
     rounds: int = 9
     """Turns of each rival; a third of them for the commands on the large scene."""
     out: Path | None = None
-    """The report: `results.md` in this folder by default, with --smoke none."""
+    """Folder of the pages, one a part: `results` beside this file by default, with --smoke none."""
     smoke: bool = False
     """One tiny network, two rounds, a small scene and no torch.compile, within a minute: does it run?"""
 
@@ -66,25 +66,25 @@ def run(settings: Settings) -> None:
     """Measures, prints and writes.
 
     Raises:
-        InputError: no round, or the report cannot be written.
+        InputError: no round, or a page cannot be written.
         RunError: what is measured failed.
     """
     if settings.rounds < 1:
         raise InputError(f"there must be one round at least, but --rounds is {settings.rounds}.")
     out = settings.out or (None if settings.smoke else RESULTS)
     if out is not None:
-        check_output(out, overwrite=True)
+        for part in settings.parts:
+            check_output(out / f"{part}.md", overwrite=True)
     asked = shlex.join(["python", "-m", "experiments.benchmarks", *sys.argv[1:]])
-    where = facts(asked, alone("tables.revision"), alone("tables.device"))
-    sections: list[Section] = []
-    for part in work(settings).values():
-        sections.append(part())
-        Console().print(sections[-1].table())
+    revision, device = alone("tables.revision"), alone("tables.device")
+    for part, measure in work(settings).items():
+        where = facts(asked, revision, device)
+        section = measure()
+        Console().print(section.table())
         if out is not None:
-            with replaced(out) as temporary:
-                temporary.write_text(report(where, sections))
-    if out is not None:
-        print(out)
+            with replaced(out / f"{part}.md") as temporary:
+                temporary.write_text(page(where, section))
+            print(out / f"{part}.md")
 
 
 if __name__ == "__main__":

@@ -76,6 +76,7 @@ def commands(scene: Scene, pan: Path, ms: Path, out: Path) -> dict[str, list[str
     """The commands that are compared, all of which write the file ``out``."""
     ours = [sys.executable, "-m", "jfusion.cli", "fuse", str(ms), str(pan), str(out), "--system"]
     made = {f"jfusion fuse --system {system}": [*ours, system] for system in scene.systems}
+    made[f"jfusion fuse --system {scene.systems[0]} --no-cog"] = [*ours, scene.systems[0], "--no-cog"]
     if shutil.which("gdal_pansharpen.py"):
         sharpen = ["gdal_pansharpen.py", str(pan), str(ms), str(out), "-threads", "ALL_CPUS"]
         for option in ("COMPRESS=DEFLATE", "NUM_THREADS=ALL_CPUS"):

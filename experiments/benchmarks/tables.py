@@ -1,4 +1,4 @@
-"""What the benchmark says: ratios with their spread, sections of a report, and where it was made."""
+"""What the benchmark says: ratios with their spread, sections of a report, and where they were made."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from rich.table import Table
 
 from jfusion.cli import cores
 
+RATIOS = """Ratios are ours / theirs, below 1 ours is faster or smaller: the median of the rounds and, in brackets, the
+extremes. In each round every rival has one turn."""
 PACKAGES = ("jfusion", "jax", "jaxlib", "flax", "torch")
 
 
@@ -51,7 +53,7 @@ class Section:
         """As Markdown, with a heading."""
         lines = [self.columns, ("---",) * len(self.columns), *self.rows]
         table = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
-        return f"## {self.title}\n\n{self.text}\n" + (f"\n{table}\n" if self.rows else "")
+        return f"# {self.title}\n\n{self.text}\n" + (f"\n{table}\n" if self.rows else "")
 
     def table(self) -> Table:
         """For the terminal."""
@@ -113,11 +115,7 @@ def facts(command: str, revision: str, device: str) -> dict[str, str]:
     }
 
 
-def report(facts: dict[str, str], sections: Sequence[Section]) -> str:
-    """The whole as Markdown."""
+def page(facts: dict[str, str], section: Section) -> str:
+    """A section with its facts as Markdown."""
     head = "".join(f"- {name}: {value}\n" for name, value in facts.items())
-    text = (
-        "Ratios are ours / theirs, below 1 ours is faster or smaller: the median of the rounds and, in brackets, the "
-    )
-    text += "extremes. In each round every rival has one turn."
-    return "\n".join([f"# Benchmarks\n\n{head}\n{text}\n", *(section.markdown() for section in sections)])
+    return f"{section.markdown()}\n{RATIOS}\n\n{head}"

@@ -3,6 +3,7 @@
 The file appears under its name when it is complete, or not at all.
 """
 
+import math
 import os
 import shutil
 import tempfile
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import rasterio
 import rasterio.shutil
+from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from jfusion.data.scene import Scene
@@ -152,7 +154,7 @@ def open_writer(
 ) -> Iterator[WindowedWriter]:
     """A GeoTIFF to be filled window by window with the size and metadata of `outline`, whose image is not looked at.
 
-    The windows go to a hidden folder beside `path`; on leaving the block the file is converted (with bounded memory)
+    The windows go to a hidden folder beside `path`; on leaving the block the file is compressed (with bounded memory)
     and moved to `path`. If the block raises, nothing is left. Invalid pixels become nodata, or a mask band if the
     outline has a mask and no nodata.
 
@@ -168,17 +170,20 @@ def open_writer(
     kind = np.dtype(outline.image.dtype if dtype is None else dtype)
     check_output(path, overwrite)
     _check_dtype(path, kind, outline.nodata)
-    _check_space(path, outline, kind, 2 if cog else 1)
+    _check_space(path, outline, kind)
     workplace = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         plain = workplace / "plain.tif"
         with rasterio.Env(GDAL_CACHEMAX=CACHE_MIB, GDAL_TIFF_INTERNAL_MASK=True):
-            with _open(plain, "w", **_profile(outline, kind, compressed=not cog)) as dataset:
+            with _open(plain, "w", **_profile(outline, kind)) as dataset:
                 _describe(dataset, outline)
                 masked = outline.nodata is None and outline.mask is not None
                 writer = WindowedWriter(kind, outline.nodata, masked, dataset)
                 yield writer
-            finished = _to_cog(plain, workplace / "cog.tif", outline, kind) if cog else plain
+                if cog:
+                    # made before anything is compressed, which is faster than to leave them to the COG driver
+                    dataset.build_overviews(_overviews(outline, dataset.block_shapes[0][0]), Resampling.average)
+            finished = _compressed(plain, workplace / "compressed.tif", kind, cog)
             _check_complete(finished)
         _sync(finished)
         os.replace(finished, path)
@@ -195,9 +200,9 @@ def _open(path: Path, mode: str = "r", **profile: Any) -> Any:
         return rasterio.open(path, mode, **profile)
 
 
-def _check_space(path: Path, outline: Scene, dtype: np.dtype, copies: int) -> None:
-    """Raises InputError where the disk has less space than the file may take, uncompressed."""
-    needed, free = outline.image.size * dtype.itemsize * copies, shutil.disk_usage(path.parent).free
+def _check_space(path: Path, outline: Scene, dtype: np.dtype) -> None:
+    """Raises InputError where the disk has less space than the file and its copy may take, uncompressed."""
+    needed, free = 2 * outline.image.size * dtype.itemsize, shutil.disk_usage(path.parent).free
     if needed > free:
         raise InputError(
             f"{path} may need {needed / 2**20:.0f} MiB, but {free / 2**20:.0f} MiB of space are left on its disk; free "
@@ -223,12 +228,7 @@ def _block_size(bands: int, itemsize: int) -> int:
     return size
 
 
-def _compression(dtype: np.dtype) -> dict[str, Any]:
-    """Deflate; callers add `LEVEL`, which the drivers call by different names."""
-    return {"compress": "deflate", "predictor": 3 if dtype.kind == "f" else 2, "bigtiff": "IF_SAFER"}
-
-
-def _profile(outline: Scene, dtype: np.dtype, compressed: bool) -> dict[str, Any]:
+def _profile(outline: Scene, dtype: np.dtype) -> dict[str, Any]:
     size = _block_size(outline.bands, dtype.itemsize)
     return {
         "driver": "GTiff",
@@ -243,7 +243,7 @@ def _profile(outline: Scene, dtype: np.dtype, compressed: bool) -> dict[str, Any
         "blockxsize": size,
         "blockysize": size,
         "interleave": "band",
-        **({**_compression(dtype), "zlevel": LEVEL} if compressed else {"bigtiff": "IF_SAFER"}),
+        "bigtiff": "IF_SAFER",
     }
 
 
@@ -259,13 +259,24 @@ def _describe(dataset: Any, scene: Scene) -> None:
     dataset.update_tags(NAME=scene.name, **{key: text for key, text in texts.items() if text})
 
 
-def _to_cog(plain: Path, cog: Path, outline: Scene, dtype: np.dtype) -> Path:
-    size = _block_size(outline.bands, dtype.itemsize)
-    options = _compression(dtype) | {"predictor": "YES", "level": LEVEL, "num_threads": "ALL_CPUS"}
-    options |= {"blocksize": size, "overview_resampling": "AVERAGE"}
+def _overviews(outline: Scene, size: int) -> list[int]:
+    """Reductions by 2, 4, ... until the image fits into a block."""
+    halvings = math.ceil(math.log2(max(outline.height, outline.width, size) / size))
+    return [2**k for k in range(1, halvings + 1)]
+
+
+def _compressed(plain: Path, path: Path, dtype: np.dtype, cog: bool) -> Path:
+    """Windows are not compressed as they come: blocks that they share would be compressed again and again."""
+    options: dict[str, Any] = {"compress": "deflate", "num_threads": "ALL_CPUS", "bigtiff": "IF_SAFER"}
     with _open(plain) as source:
-        rasterio.shutil.copy(source, cog, driver="COG", **options)
-    return cog
+        size, predictor = source.block_shapes[0][0], 3 if dtype.kind == "f" else 2
+        if cog:
+            options |= {"driver": "COG", "level": LEVEL, "predictor": "YES", "blocksize": size}
+        else:
+            options |= {"driver": "GTiff", "zlevel": LEVEL, "predictor": predictor, "interleave": "band"}
+            options |= {"tiled": True, "blockxsize": size, "blockysize": size}
+        rasterio.shutil.copy(source, path, **options)
+    return path
 
 
 def _check_complete(path: Path) -> None:

@@ -90,8 +90,13 @@ class Scene:
 
     def physical(self) -> np.ndarray:
         """scale * image + offset in float32 `(height, width, band)`; invalid pixels are zero."""
-        values = self.image * np.asarray(self.scale, np.float64) + np.asarray(self.offset, np.float64)
-        return np.where(self.valid[..., None], values, 0.0).astype(np.float32)
+        scale, offset = np.asarray(self.scale, np.float64), np.asarray(self.offset, np.float64)
+        values = np.empty(self.image.shape, np.float32)
+        for row, numbers in zip(values, self.image, strict=True):  # a row stays in the processor's cache
+            row[:] = numbers * scale + offset
+        if self.mask is not None:
+            values[~self.mask] = 0
+        return values
 
     def digital(self, physical: np.ndarray) -> np.ndarray:
         """The image numbers in float32 that stand for physical values: inverse of `physical` where the mask is True."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,7 +22,7 @@ from jfusion.files import check_output
 from jfusion.inference.meter import measured
 from jfusion.inference.pair import Pair, check_valid, product_outline, product_scene, sensor_model
 from jfusion.inference.run import completed, ready, run, trained
-from jfusion.inference.tiles import Span, mosaic, spans
+from jfusion.inference.tiles import Span, Tile, ahead, mosaic, spans, windows
 from jfusion.operators import ObservationModel
 from jfusion.progress import Progress, silent
 from jfusion.tasks import Task, spatiospectral_task
@@ -227,17 +226,20 @@ def _windowed(
     if isinstance(system.method, Trained):
         network, how = trained(system, sample.observation, model, **settings)
         note = "; ".join(filter(None, (note, how)))
-    apply, progress, finished = ready(system, network), settings["progress"], itertools.count(1)
+    apply, progress = ready(system, network), settings["progress"]
 
-    def fuse_window(windows: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray]:
-        pair = sources.pair(*windows)
-        product = np.asarray(apply(pair.observation, model)[0])
-        progress(next(finished), layout.windows, {})
-        return product, pair.valid
+    def tiles() -> Iterator[Tile]:
+        pairs = (sources.pair(*window) for window in windows(layout.rows, layout.columns))
+        for observation, valid in ahead((pair.observation, pair.valid) for pair in pairs):
+            yield Tile(np.asarray(apply(observation, model)[0]), valid)
 
-    for row, product, valid in mosaic(layout.rows, layout.columns, ratio, fuse_window):
-        if len(product):
-            writer.write(row, 0, lr.digital(product), valid)
+    def counted() -> Iterator[Tile]:
+        for number, tile in enumerate(ahead(tiles()), 1):
+            yield tile
+            progress(number, layout.windows, {})
+
+    for row, column, tile in mosaic(layout.rows, layout.columns, ratio, counted()):
+        writer.write(row, column, lr.digital(tile.image), tile.valid)
     return Done(model, note, network)
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from jfusion.errors import InputError
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,37 +70,78 @@ def spans(size: int, tile: int, margin: int, ratio: int, blend: bool) -> list[Sp
     ]
 
 
-Windows = tuple[slice, slice]
+class Tile(NamedTuple):
+    """A window's product `(height, width, band)` and where it is valid, `(height, width)`."""
+
+    image: np.ndarray
+    valid: np.ndarray
 
 
-def mosaic(
-    rows: list[Span], columns: list[Span], ratio: int, fuse: Callable[[Windows], tuple[np.ndarray, np.ndarray]]
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Adds the products of all windows, holding one row of windows at a time.
+Part = tuple[int, int, Tile]
+"""First high-resolution row and column, and what lies there."""
+
+
+def windows(rows: list[Span], columns: list[Span]) -> Iterator[tuple[slice, slice]]:
+    """What the windows read, in low-resolution pixels, row by row."""
+    for row, column in itertools.product(rows, columns):
+        yield slice(row.start, row.stop), slice(column.start, column.stop)
+
+
+def ahead(items: Iterable[T]) -> Iterator[T]:
+    """The same items; while one is used, a thread makes the next."""
+    source = ((item,) for item in items)
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, source, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, source, None)
+            yield item[0]
+
+
+def mosaic(rows: list[Span], columns: list[Span], ratio: int, tiles: Iterable[Tile]) -> Iterator[Part]:
+    """Puts the products of all windows together, holding at most one row of windows.
 
     Args:
         rows, columns: see `spans`.
         ratio: high-resolution pixels per low-resolution pixel.
-        fuse: product ``(height, width, band)`` and valid ``(height, width)`` for low-resolution windows.
+        tiles: products in the order of `windows`.
 
     Yields:
-        first high-resolution row, product rows ``(n, width, band)`` and valid rows ``(n, width)``, from top to bottom.
+        parts that cover the whole once, from top to bottom.
     """
+    whole = all(np.isin(span.weight, (0, 1)).all() for span in (*rows, *columns))
+    return (_cut if whole else _blended)(rows, columns, ratio, iter(tiles))
+
+
+def _cut(rows: list[Span], columns: list[Span], ratio: int, tiles: Iterator[Tile]) -> Iterator[Part]:
+    """Of each window what is its own."""
+
+    def own(span: Span) -> slice:
+        used = np.flatnonzero(span.weight)
+        return slice(used[0], used[-1] + 1) if len(used) else slice(0)
+
+    for (row, column), tile in zip(itertools.product(rows, columns), tiles, strict=True):
+        window = own(row), own(column)
+        part = Tile(tile.image[window], tile.valid[window])
+        if part.valid.size:
+            yield row.start * ratio + window[0].start, column.start * ratio + window[1].start, part
+
+
+def _blended(rows: list[Span], columns: list[Span], ratio: int, tiles: Iterator[Tile]) -> Iterator[Part]:
+    """Weighted sums, a row of windows at a time."""
     width = columns[-1].stop * ratio
-    done, product, valid = 0, np.zeros((0, width, 0), np.float32), np.zeros((0, width), bool)
-    for k, row in enumerate(rows):
-        top, height = row.start * ratio - done, (row.stop - row.start) * ratio
-        for column in columns:
-            tile, seen = fuse((slice(row.start, row.stop), slice(column.start, column.stop)))
-            if product.shape[2] != tile.shape[2]:
-                product = np.zeros((0, width, tile.shape[2]), np.float32)
-            if grow := top + height - len(product):
-                product = np.concatenate([product, np.zeros((grow, *product.shape[1:]), np.float32)])
-                valid = np.concatenate([valid, np.ones((grow, width), bool)])
-            window = np.s_[top : top + height, column.start * ratio : column.stop * ratio]
-            share = row.weight[:, None] * column.weight
-            product[window] += share[..., None] * tile
-            valid[window] &= seen | (share == 0)
-        ready = len(product) if k + 1 == len(rows) else rows[k + 1].start * ratio - done
-        yield done, product[:ready], valid[:ready]
-        done, product, valid = done + ready, product[ready:], valid[ready:]
+    below: Tile | None = None
+    for row, following in itertools.zip_longest(rows, rows[1:]):
+        top, height, first = row.start * ratio, (row.stop - row.start) * ratio, next(tiles)
+        strip = Tile(np.zeros((height, width, first.image.shape[2]), np.float32), np.ones((height, width), bool))
+        if below is not None:
+            for whole, part in zip(strip, below, strict=True):
+                whole[: len(part)] = part
+        for column, tile in zip(columns, itertools.chain([first], tiles), strict=False):
+            window = np.s_[:, column.start * ratio : column.stop * ratio]
+            for line, weight, image in zip(strip.image[window], row.weight, tile.image, strict=True):
+                line += (weight * column.weight)[:, None] * image  # a line stays in the processor's cache
+            strip.valid[window] &= tile.valid | (row.weight[:, None] * column.weight == 0)
+        done = height if following is None else following.start * ratio - top
+        below = Tile(strip.image[done:], strip.valid[done:])
+        if done:
+            yield top, 0, Tile(strip.image[:done], strip.valid[:done])

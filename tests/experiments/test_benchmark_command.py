@@ -89,13 +89,13 @@ def test_work_is_done_elsewhere_and_its_errors_are_sentences() -> None:
         processes.alone("tables.nothing")
 
 
-def test_report_holds_facts_and_tables() -> None:
+def test_page_holds_facts_and_table() -> None:
     section = Section("Speed", "Seconds of nothing.", ("what", "ratio"), [("a|b", str(Ratio(1, 0.5, 2)))])
-    text = tables.report(tables.facts("python -m x", "abc", "1 x cpu"), [section])
+    text = tables.page(tables.facts("python -m x", "abc", "1 x cpu"), section)
     assert "- revision: abc\n" in text
     assert "- command: `python -m x`\n" in text
     assert "jaxlib" in text
-    assert text.endswith("| what | ratio |\n| --- | --- |\n| a/b | 1.00 (0.50 to 2.00) |\n")
+    assert "\n| what | ratio |\n| --- | --- |\n| a/b | 1.00 (0.50 to 2.00) |\n" in text
 
 
 def test_parts_are_written_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,26 +106,28 @@ def test_parts_are_written_one_by_one(tmp_path: Path, monkeypatch: pytest.Monkey
         raise RunError("no memory")
 
     monkeypatch.setattr(parts, "loading", fails)
-    out = tmp_path / "results.md"
+    (tmp_path / "loader.md").write_text("as it was")
     with pytest.raises(RunError):
-        command.run(command.Settings(parts=("nets", "loader"), out=out))
-    assert "abc" in out.read_text()
-    assert "## Networks" in out.read_text()
+        command.run(command.Settings(parts=("nets", "loader"), out=tmp_path))
+    assert "abc" in (tmp_path / "nets.md").read_text()
+    assert (tmp_path / "nets.md").read_text().startswith("# Networks\n")
+    assert (tmp_path / "loader.md").read_text() == "as it was"
 
 
 def test_bad_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="round"):
         command.run(command.Settings(rounds=0))
     with pytest.raises(InputError, match="does not exist"):
-        command.run(command.Settings(out=tmp_path / "nowhere" / "results.md"))
+        command.run(command.Settings(out=tmp_path / "nowhere"))
 
 
 def test_gdal_takes_part_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     scene, files = large_scene.Scene(systems=("gsa",)), (Path("pan.tif"), Path("ms.tif"), Path("out.tif"))
     monkeypatch.setattr(large_scene.shutil, "which", lambda program: None)
-    assert list(large_scene.commands(scene, *files)) == ["jfusion fuse --system gsa"]
+    ours = ["jfusion fuse --system gsa", "jfusion fuse --system gsa --no-cog"]
+    assert list(large_scene.commands(scene, *files)) == ours
     monkeypatch.setattr(large_scene.shutil, "which", lambda program: program)
-    assert len(large_scene.commands(scene, *files)) == 3
+    assert len(large_scene.commands(scene, *files)) == 4
 
 
 def test_a_large_scene_against_gdal(monkeypatch: pytest.MonkeyPatch) -> None:

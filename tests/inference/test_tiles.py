@@ -1,10 +1,12 @@
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jfusion.errors import InputError
-from jfusion.inference.tiles import mosaic, spans
+from jfusion.inference.tiles import Tile, ahead, mosaic, spans, windows
 
 
 @given(
@@ -35,16 +37,33 @@ def test_mosaic_of_windows_is_the_whole(height: int, width: int, blend: bool) ->
     whole = np.random.default_rng(0).random((height * ratio, width * ratio, 3), np.float32)
     seen = np.random.default_rng(1).random(whole.shape[:2]) > 0.1
 
-    def crop(windows: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray]:
-        rows, columns = (slice(w.start * ratio, w.stop * ratio) for w in windows)
-        return whole[rows, columns], seen[rows, columns]
-
     rows, columns = (spans(n, 12, 2, ratio, blend) for n in (height, width))
-    product, valid, next_row = [], [], 0
-    for row, part, ok in mosaic(rows, columns, ratio, crop):
-        assert row == next_row
-        next_row += len(part)
-        product.append(part)
-        valid.append(ok)
-    np.testing.assert_allclose(np.concatenate(product), whole, atol=1e-5)
-    np.testing.assert_array_equal(np.concatenate(valid), seen)
+    reads = (tuple(slice(w.start * ratio, w.stop * ratio) for w in pair) for pair in windows(rows, columns))
+    product, valid, covered = np.zeros_like(whole), np.zeros_like(seen), np.zeros(seen.shape, int)
+    for row, column, part in mosaic(rows, columns, ratio, (Tile(whole[read], seen[read]) for read in reads)):
+        place = np.s_[row : row + part.valid.shape[0], column : column + part.valid.shape[1]]
+        product[place], valid[place] = part
+        covered[place] += 1
+    assert (covered == 1).all()
+    np.testing.assert_allclose(product, whole, atol=1e-5)
+    np.testing.assert_array_equal(valid, seen)
+
+
+def test_items_made_ahead_keep_their_order_and_errors() -> None:
+    def items() -> Iterator[int | None]:
+        yield from (3, None, 1)
+        raise InputError("no more")
+
+    made = ahead(items())
+    assert [next(made) for _ in range(3)] == [3, None, 1]
+    with pytest.raises(InputError, match="no more"):
+        next(made)
+    assert list(ahead(())) == []
+
+
+def test_one_item_is_made_ahead() -> None:
+    made = []
+    items = ahead(made.append(k) or k for k in range(9))
+    assert next(items) == 0
+    items.close()
+    assert len(made) == 2
