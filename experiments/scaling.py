@@ -271,7 +271,7 @@ def assumptions(dtype: DType, utilisation: float, work: Sequence[Work]) -> list[
         "steps on many chips come out too fast.",
         "Flops, traffic and memory are those of the program that XLA compiles for this machine. Held against what the "
         "TPU's own compiler says of four systems, flops agree within 6 % and seconds within a factor of 3. On a CPU "
-        "they count the channel of zeros that joins an odd number of channels in a convolution.",
+        "they count the channels of zeros that convolutions add there.",
     ]
     if loops := max(one.loops for one in work):
         said.append(f"The bodies of {loops} loops are counted once, however often they run, so it comes out too fast.")

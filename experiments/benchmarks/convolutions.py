@@ -39,9 +39,9 @@ class Settings:
     """Networks side by side, in the cases under vmap."""
 
 
-def lax_conv(x: jax.Array, w: jax.Array, *, strides: int = 1, groups: int = 1) -> jax.Array:
+def lax_conv(x: jax.Array, w: jax.Array, *, strides: int = 1, padding: str = "SAME", groups: int = 1) -> jax.Array:
     return lax.conv_general_dilated(
-        x, w, (strides, strides), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
+        x, w, (strides, strides), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
     )
 
 
@@ -69,8 +69,8 @@ def scanned(f: Function) -> Function:
 def cases(s: Settings) -> Iterator[tuple[str, Function, Function, tuple[jax.Array, jax.Array]]]:
     """Name, ours, lax, operands."""
 
-    def image(*lead: int, size: int = s.size) -> jax.Array:
-        return jax.random.normal(jax.random.key(0), (*lead, s.batch, size, size, s.channels))
+    def image(*lead: int, size: int = s.size, channels: int = s.channels) -> jax.Array:
+        return jax.random.normal(jax.random.key(0), (*lead, s.batch, size, size, channels))
 
     def kernel(*shape: int) -> jax.Array:
         return jax.random.normal(jax.random.key(1), shape) / (shape[-2] * shape[-3] * shape[-4]) ** 0.5
@@ -89,6 +89,14 @@ def cases(s: Settings) -> Iterator[tuple[str, Function, Function, tuple[jax.Arra
     single: list[tuple[str, Function, Function, tuple[jax.Array, jax.Array]]] = [
         ("3x3", conv, lax_conv, (image(), kernel(3, 3, c, c))),
         ("3x3, twice the channels out", conv, lax_conv, (image(), kernel(3, 3, c, 2 * c))),
+        (
+            "3x3 without padding",
+            lambda x, w: conv(x, w, padding="valid"),
+            lambda x, w: lax_conv(x, w, padding="VALID"),
+            (image(), kernel(3, 3, c, c)),
+        ),
+        ("3x3, two channels more", conv, lax_conv, (image(channels=c + 2), kernel(3, 3, c + 2, c + 2))),
+        ("3x3, a quarter of the channels", conv, lax_conv, (image(channels=c // 4), kernel(3, 3, c // 4, c // 4))),
         ("1x1", conv, lax_conv, (image(), kernel(1, 1, c, c))),
         (
             "depthwise 3x3",
