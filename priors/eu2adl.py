@@ -23,7 +23,8 @@ from jax.nn.initializers import constant
 from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
 from jfusion.errors import InputError
 from jfusion.layers.conv import Conv
-from jfusion.layers.init import torch_bias, torch_kernel
+from jfusion.layers.init import torch_kernel
+from jfusion.layers.predicted import PredictedSrf
 from jfusion.layers.responses import LearnedPsf
 from jfusion.operators import Observation, ObservationModel, SpatialResponse, SpectralResponse
 from jfusion.operators.linear import LinearOperator
@@ -43,7 +44,7 @@ SHARE = 5e-4
 
 
 class SpectralAttention(nnx.Module):
-    """A row of the spectral response for each band of the guide, ``softmax(w2 relu(w1 mean(Y)))`` with its own weights.
+    """The spectral response that is predicted from Y.
 
     Args:
         bands: of the pair.
@@ -51,16 +52,12 @@ class SpectralAttention(nnx.Module):
     """
 
     def __init__(self, bands: Bands, image: Array, *, rngs: nnx.Rngs) -> None:
-        rows, columns, hidden = bands.guide, bands.lr, max(bands.lr // 2, 1)
-        self.shape = (rows, columns)
         self.mean = nnx.Variable(image.mean((1, 2), keepdims=True))
-        self.squeeze = Conv(columns, rows * hidden, 1, bias_init=torch_bias(columns), rngs=rngs)
-        self.excite = Conv(rows * hidden, rows * columns, 1, groups=rows, bias_init=torch_bias(hidden), rngs=rngs)
+        self.predicted = PredictedSrf(bands, rngs=rngs)
 
     def __call__(self) -> SpectralResponse:
         """The operator."""
-        logits = self.excite(jax.nn.relu(self.squeeze(self.mean[...])))
-        return SpectralResponse(jax.nn.softmax(logits.reshape(self.shape), -1))
+        return self.predicted(self.mean[...])
 
 
 class SpatialAttention(nnx.Module):

@@ -28,7 +28,7 @@ from priors.coupled import clamp, clamp_kernels, sum_l1
 from priors.degradation import Degradation, unknown_parts
 from priors.fit import Run, Schedule, Stage, one_by_one
 from priors.pair import Pair
-from priors.sensing import project_sensors, sensing_loss
+from priors.sensing import SIMPLEX_SENSORS, project_sensors, sensing_loss
 
 
 class _Mixing(nnx.Module):
@@ -111,9 +111,9 @@ DECAYED_ADAM = optax.flatten(optax.chain(optax.add_decayed_weights(1e-3), optax.
 
 SENSORS = {
     "clipped": Stage(sensing_loss, 5000, Schedule(5e-5), trainable=("degradation",), project=project_sensors),
-    "softmax": Stage(sensing_loss, 5000, Schedule(5e-3), trainable=("degradation",)),
+    "softmax": SIMPLEX_SENSORS,
 }
-"""Stage 1; a step of a logit changes a weight by that times the weight, which is about 1/100."""
+"""Stage 1."""
 
 FUSION = Stage(
     fusion_loss,

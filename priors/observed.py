@@ -20,6 +20,7 @@ from jfusion.operators.linear import LinearOperator
 from priors.degradation import Degradation, unknown_parts
 from priors.fit import Run, Stage
 from priors.pair import Pair, mean_l2
+from priors.sensing import SIMPLEX_SENSORS
 
 AMPLITUDE = 0.1
 """The largest number of a code."""
@@ -92,7 +93,7 @@ def fit_observed(
         observation: `lr` and `guide`.
         model: parts that are None are learned and returned, the others are used as they are. A learned PSF reaches half
             a low-resolution pixel beyond its own on every side; PSF and spectral response are kept on the simplex by
-            softmax.
+            softmax. A spectral response is found first, from ``R Y = B Z``, and then with the image.
         run: how to fit.
     """
     pair, scale = Pair.of(observation, model).normalised()
@@ -103,6 +104,7 @@ def fit_observed(
         generator, code = build(bands, (height, width), nnx.Rngs(key))
         return Observed(generator, code, Degradation(model, bands, size=taps))
 
-    fitted = run(whole, pair, (stage,))
+    unknown_response = "guide" in unknown_parts(model)
+    fitted = run(whole, pair, (SIMPLEX_SENSORS, stage) if unknown_response else (stage,))
     product, learned = fitted.output
     return Fit(product * scale, model.replace(operators=model.operators | learned) if learned else model, fitted.losses)

@@ -12,6 +12,7 @@ from jax import Array
 from jfusion.operators import ObservationModel
 from priors.coupled import over_bands, sum_l1
 from priors.degradation import Degradation
+from priors.fit import Schedule, Stage
 from priors.pair import Pair
 
 
@@ -49,3 +50,8 @@ def sensing_loss(module: Sensing, pair: Pair, key: Array) -> tuple[Array, tuple[
 def project_sensors(module: Projected) -> None:
     """Puts learned operators back into their set, in place; see `Degradation.project`."""
     module.degradation.project()
+
+
+SIMPLEX_SENSORS = Stage(sensing_loss, 5000, Schedule(5e-3), trainable=("degradation",))
+"""Finds operators kept on the simplex by softmax: a step of a logit changes a weight by that times the weight, which is
+about 1/100."""

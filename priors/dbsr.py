@@ -1,0 +1,299 @@
+"""DBSR: Zhang, Nie, Wei, Li and Zhang, "Deep Blind Hyperspectral Image Super-Resolution", 2021.
+
+A deep image prior (`priors.dip`) whose code is no noise but a first image c. Two networks, each trained on patches of
+one image of the pair alone, make it: S turns the guide's bands into spectra, fitted by |S(R Y) - Y|, and U enlarges,
+fitted by |U(B S(Z)) - S(Z)|; then c = 0.8 S(Z) + 0.2 U(Y). A skip network G makes the product X = G(c) and is fitted,
+with what is unknown of PSF B and spectral response R, by |B X - Y| + |R X - Z|.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
+from jfusion.layers.untrained import MirroredConv, Norm, NormedConv, activate
+from jfusion.operators import Grid, Observation, ObservationModel, upsample
+from jfusion.tasks import SPATIOSPECTRAL
+from priors.degradation import WIDE, Degradation, unknown_parts
+from priors.fit import Run, Schedule, Stage, one_by_one
+from priors.held import Held, hold
+from priors.pair import Pair, mean_l1
+from priors.patches import corners, cut
+from priors.sensing import SIMPLEX_SENSORS
+from priors.skip import Skip
+
+SPECTRAL_WIDTH, SPECTRAL_SCALES, SPECTRAL_SKIP = 31, 5, 4
+SPATIAL_WIDTH, SPATIAL_SCALES, SPATIAL_SKIP = 40, 2, 1
+"""Sizes of the networks that make the code."""
+
+SPECTRAL_PATCH, SPATIAL_PATCH = 16, 4
+"""Sides of the patches of either network, in low-resolution pixels."""
+
+BATCH, EPOCHS = 4, 500
+SHARE = 0.8
+"""Of the guide's image in the code."""
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The networks
+
+
+class _Level(nnx.Module):
+    """What goes deeper from one level to the next, what goes across, and how both are joined on the way back."""
+
+    def __init__(self, inputs: int, width: int, skip: int, window: int, *, rngs: nnx.Rngs) -> None:
+        self.across = NormedConv(inputs, skip, 1, rngs=rngs)
+        self.down = NormedConv(inputs, width, window, rngs=rngs)
+        self.deeper = NormedConv(width, width, window, rngs=rngs)
+        self.joined = Norm(skip + width)
+        self.up = NormedConv(skip + width, width, window, rngs=rngs)
+        self.pointwise = NormedConv(width, width, 1, rngs=rngs)
+
+
+class LevelSkip(nnx.Module):
+    """A skip network all of whose scales are the image's own, for patches that are too small to be halved.
+
+    Args:
+        inputs, outputs: channels.
+        width: channels of each scale.
+        scales: how often the network goes deeper.
+        skip: channels that go across at each scale.
+        window: side of the convolutions.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, *, width: int, scales: int, skip: int, window: int, rngs: nnx.Rngs
+    ) -> None:
+        self.levels = nnx.List([_Level(width if k else inputs, width, skip, window, rngs=rngs) for k in range(scales)])
+        self.output = MirroredConv(width, outputs, 1, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        """``(batch, height, width, inputs)`` to ``(batch, height, width, outputs)``, between 0 and 1."""
+        passed = []
+        for level in self.levels:
+            passed.append(activate(level.across(x)))
+            x = activate(level.deeper(activate(level.down(x))))
+        for level, across in zip(reversed(list(self.levels)), reversed(passed), strict=True):
+            x = activate(level.up(level.joined(jnp.concatenate([across, x], -1))))
+            x = activate(level.pointwise(x))
+        return jax.nn.sigmoid(self.output(x))
+
+
+class BlindPrior(nnx.Module):
+    """G, a skip network from a code with the image's bands to the image.
+
+    Args:
+        bands: of the pair.
+        width, scales, window: of `Skip`.
+    """
+
+    def __init__(self, bands: Bands, *, width: int = 256, scales: int = 2, window: int = 5, rngs: nnx.Rngs) -> None:
+        self.network = Skip(bands.lr, bands.lr, width=width, scales=scales, skip=1, window=window, rngs=rngs)
+
+    def __call__(self, code: Array) -> Array:
+        """``(batch, height, width, band)`` to the same, between 0 and 1."""
+        return jax.nn.sigmoid(self.network(code))
+
+
+class Dbsr(nnx.Module):
+    """All that is fitted to a pair, and what the stages hand on.
+
+    Args:
+        pair: of images.
+        degradation: the learned parts of the observation model.
+        width, scales, window: of `BlindPrior`; no network that makes the code is wider, nor its window larger.
+    """
+
+    def __init__(
+        self,
+        pair: Pair,
+        degradation: Degradation,
+        *,
+        width: int = 256,
+        scales: int = 2,
+        window: int = 5,
+        rngs: nnx.Rngs,
+    ) -> None:
+        bands = Bands.of(pair.observation, pair.model)
+        self.degradation = degradation
+        self.spectral = LevelSkip(
+            bands.guide,
+            bands.lr,
+            width=min(SPECTRAL_WIDTH, width),
+            scales=SPECTRAL_SCALES,
+            skip=SPECTRAL_SKIP,
+            window=window,
+            rngs=rngs,
+        )
+        self.spatial = nnx.List([_spatial(bands, width, window, rngs) for _ in range(2)])
+        self.generator = BlindPrior(bands, width=width, scales=scales, window=window, rngs=rngs)
+        coarse, fine = ((*pair.observation[name].shape[:3], bands.lr) for name in ("lr", "guide"))
+        self.mapped, self.blurred, self.code = Held(fine), Held(coarse), Held(fine)
+
+    def enlarged(self, image: Array, grid: Grid) -> Array:
+        """U: a network at either side of a bilinear interpolation by the ratio.
+
+        Args:
+            image: ``(batch, height, width, band)``.
+            grid: of the pair.
+        """
+        before, after = self.spatial
+        return after(upsample(before(image), grid, "bilinear"))
+
+
+def _spatial(bands: Bands, width: int, window: int, rngs: nnx.Rngs) -> LevelSkip:
+    width = min(SPATIAL_WIDTH, width)
+    return LevelSkip(
+        bands.lr, bands.lr, width=width, scales=SPATIAL_SCALES, skip=SPATIAL_SKIP, window=window, rngs=rngs
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Step 1: the code
+
+
+def _size(extent: tuple[int, ...], side: int) -> tuple[int, int]:
+    """Height and width of a patch, the image's own where that is smaller."""
+    height, width = extent
+    return min(side, height), min(side, width)
+
+
+def spectral_loss(module: Dbsr, pair: Pair, key: Array) -> tuple[Array, tuple[()]]:
+    """``|S(R Y) - Y|``, mean over pixels and bands of random patches."""
+    image, weight = pair.observation["lr"], pair.weight["lr"]
+    size = _size(image.shape[1:3], SPECTRAL_PATCH)
+    places = corners(key, image.shape[1:3], size, BATCH)
+    target = cut(image, places, size)
+    seen = module.degradation(pair.model)["guide"](target)
+    return mean_l1(module.spectral(seen), target, cut(weight, places, size)), ()
+
+
+def spatial_loss(module: Dbsr, pair: Pair, key: Array) -> tuple[Array, tuple[()]]:
+    """``|U(B S(Z)) - S(Z)|``, mean over pixels and bands of random patches that begin with a low-resolution pixel."""
+    blurred, ratio = module.blurred(), pair.model.ratio
+    size = _size(blurred.shape[1:3], SPATIAL_PATCH)
+    places = corners(key, blurred.shape[1:3], size, BATCH)
+    target = cut(module.mapped(), ratio * places, (ratio * size[0], ratio * size[1]))
+    made = module.enlarged(cut(blurred, places, size), pair.model.grid)
+    return mean_l1(made, target, jnp.ones((*target.shape[:3], 1))), ()
+
+
+def _mapped(module: Dbsr, pair: Pair) -> Array:
+    return module.spectral(pair.observation["guide"])
+
+
+def _blurred(module: Dbsr, pair: Pair) -> Array:
+    return module.degradation(pair.model)["lr"](_mapped(module, pair))
+
+
+def _code(module: Dbsr, pair: Pair) -> Array:
+    return SHARE * module.mapped() + (1 - SHARE) * module.enlarged(pair.observation["lr"], pair.model.grid)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Step 2: the image
+
+
+def image_loss(module: Dbsr, pair: Pair, key: Array) -> tuple[Array, tuple[Array, ObservationModel]]:
+    """``|B X - Y| + |R X - Z|``, means over pixels and bands; the output is X and the model."""
+    model, observed, weight = module.degradation(pair.model), pair.observation, pair.weight
+    product = module.generator(module.code())
+    lr, guide = (mean_l1(model[name](product), observed[name], weight[name]) for name in ("lr", "guide"))
+    return lr + guide, (product, model)
+
+
+def falling(done: Array) -> Array:
+    """1.2e-3, times 0.7 after each 1,000 of 5,001 steps."""
+    return 1.2e-3 * 0.7 ** jnp.floor(5001 * done / 1000)
+
+
+SPECTRAL = Stage(spectral_loss, 2000, Schedule(5e-4), trainable=("spectral",))
+MAPPED = hold(mapped=_mapped, blurred=_blurred)
+SPATIAL = Stage(spatial_loss, 32_000, Schedule(5e-4), trainable=("spatial",))
+CODE = hold(code=_code)
+IMAGE = Stage(
+    image_loss, 5001, falling, trainable=("generator", "degradation"), rates=(("degradation", 1.1e-2 / 1.2e-3),)
+)
+"""A step of a logit changes a weight by that times the weight, about 1/100: the release's rate is 1.1e-4."""
+
+
+def epochs(stage: Stage, extent: tuple[int, ...], side: int) -> Stage:
+    """The stage with as many steps as `EPOCHS` times all patches that tile an image take."""
+    patches = math.prod(-(-n // m) for n, m in zip(extent, _size(extent, side), strict=True))
+    return dataclasses.replace(stage, steps=EPOCHS * -(-patches // BATCH))
+
+
+@one_by_one
+def fit_dbsr(
+    observation: Observation,
+    model: ObservationModel,
+    run: Run,
+    **sizes: Any,
+) -> Fit:
+    """Fits DBSR to a pair; see `jfusion.catalogue.Fitter` and `priors.fit.fit`.
+
+    Args:
+        observation: `lr` and `guide`.
+        model: parts that are None are learned and returned, the others are used as they are.
+        run: how to fit.
+        sizes: of `BlindPrior`; see `Dbsr`.
+    """
+    pair, scale = Pair.of(observation, model).normalised()
+    bands, unknown, extent = Bands.of(observation, model), unknown_parts(model), observation["lr"].shape[1:3]
+    taps = max(min(WIDE, 4 * model.ratio), model.ratio)
+
+    def build(key: Array) -> Dbsr:
+        degradation = Degradation(model, bands, size=taps, psf="wide")
+        return Dbsr(pair, degradation, rngs=nnx.Rngs(key), **sizes)
+
+    spectral, spatial = epochs(SPECTRAL, extent, SPECTRAL_PATCH), epochs(SPATIAL, extent, SPATIAL_PATCH)
+    stages = (spectral, MAPPED, spatial, CODE, IMAGE)
+    fitted = run(build, pair, (SIMPLEX_SENSORS, *stages) if "guide" in unknown else stages)
+    product, estimated = fitted.output
+    return Fit(product * scale, estimated if unknown else model, fitted.losses)
+
+
+DBSR = System(
+    name="dbsr",
+    title="DBSR",
+    family="prior",
+    tasks=SPATIOSPECTRAL,
+    paper=Paper(
+        authors="L. Zhang, J. Nie, W. Wei, Y. Li, Y. Zhang",
+        year=2021,
+        title="Deep Blind Hyperspectral Image Super-Resolution",
+        venue="IEEE Transactions on Neural Networks and Learning Systems 32",
+        doi="10.1109/TNNLS.2020.3005234",
+        code="https://github.com/JiangtaoNie/DBSR",
+    ),
+    summary="Networks trained on the pair's own patches make a first image, 0.8 S(Z) + 0.2 U(Y) with S from "
+    "|S(R Y) - Y| and U from |U(B S(Z)) - S(Z)|; an untrained skip network turns it into X and is fitted, with unknown "
+    "B and R, by |B X - Y| + |R X - Z| (means).",
+    method=Fitted(
+        generator=BlindPrior,
+        fit=fit_dbsr,
+        steps=SPECTRAL.steps + MAPPED.steps + SPATIAL.steps + CODE.steps + IMAGE.steps,
+        note="Adam; 500 epochs of patches for S and for U at 5e-4, batch 4 (2000 and 32,000 steps on CAVE at ratio 8), "
+        "then 5001 steps on G at 1.2e-3 and on B and R at 1.1e-4, times 0.7 after each 1000.",
+        tiny={"width": 6, "scales": 1, "window": 3},
+        compact={"width": 48, "window": 3},
+    ),
+    differences="S and U keep the size of their patches throughout, where the release leaves out the halving but not "
+    "the doubling, so that its deeper branches see magnified crops of the centre. Patches are drawn at random, not in "
+    "a fixed tiling. B in the fit of U is the pair's own, in the release a fixed Gaussian. Learned operators are kept "
+    "on the simplex by softmax, without the release's offset and weight decay, at a hundred times its rate, which acts "
+    "on logits and falls with that of G; the PSF has at most 4 ratio taps a side (32 at ratio 8, as released). The "
+    "release starts R from the true one; here an unknown R is found, with an unknown B, from |R Y - B Z| first. The "
+    "learning rate falls first after 1000 steps, in the release after the first step already. Odd sizes are halved "
+    "upwards. The pair is scaled to a largest magnitude of one, which the product, between 0 and 1, does not exceed. "
+    "The count is of G; S and U have 362,750 and 477,344.",
+    parameters=(8_549_704, Bands(31, 3, 8)),
+    local=None,
+)
