@@ -262,6 +262,8 @@ class System:
         needs_model: whether PSF and SRF must be known, or estimated first.
         local: reach in low-resolution pixels where a product pixel depends on no pixel further away than that, so
             that a scene may be cut into tiles without a seam; None where statistics of the whole image enter.
+        displaced: whether the operator of `lr` may be `jfusion.operators.Displaced`, so that the system takes a
+            displaced image as it is; for others it is put in its place (`jfusion.operators.registration`).
     """
 
     name: str
@@ -275,6 +277,7 @@ class System:
     parameters: tuple[int, Bands] | None = None
     needs_model: bool = False
     local: int | None = None
+    displaced: bool = False
 
 
 def _modules(name: str) -> Iterator[Any]:

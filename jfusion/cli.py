@@ -19,6 +19,9 @@ from jfusion.errors import TERMINATED, InputError, JFusionError, RunError
 if TYPE_CHECKING:
     from jfusion.data.scene import Scene
 
+REGISTRATION = ("affine", "explained", "before")
+"""What `jfusion fuse --register --json` says of a `Registration`."""
+
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -126,7 +129,7 @@ def fuse(arguments: argparse.Namespace) -> None:
     from jfusion.progress import bar
 
     names = ("system", "lr_key", "guide_key", "lr_sensor", "guide_sensor", "nodata", "weights", "budget", "seed",
-             "tile", "memory", "dtype", "overwrite")  # fmt: skip
+             "tile", "memory", "dtype", "overwrite", "register")  # fmt: skip
     options = {name: getattr(arguments, name) for name in names}
     with bar(f"fusing {arguments.lr.name}", arguments.quiet) as progress:
         fused = fuse(
@@ -150,10 +153,12 @@ def fuse(arguments: argparse.Namespace) -> None:
         print(f"{fused.system} ({fused.task}): {fused.geometry}{note}", file=sys.stderr)
         if fused.clipped:
             print(f"{fused.clipped} samples were clipped to the output's data type", file=sys.stderr)
+    found = fused.registration
     if arguments.json:
         emit({"output": str(fused.output), "system": fused.system, "task": fused.task, "ratio": fused.geometry.ratio,
               "centre": fused.geometry.centre, "windows": fused.windows, "seconds": round(fused.seconds, 3),
               "peak_memory_mib": fused.peak_memory_mib, "clipped": fused.clipped, "note": fused.note,
+              "registration": found and {name: getattr(found, name).tolist() for name in REGISTRATION},
               "report": report and str(report)})  # fmt: skip
     else:
         print(fused.output)
@@ -286,6 +291,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--guide-key", metavar="KEY", help="the same for GUIDE")
     sub.add_argument("--nodata", type=float, metavar="NUMBER", help="value of invalid pixels (default: the files' own)")
     sub.add_argument("--weights", type=Path, metavar="FILE", help="weights of a trained system (safetensors)")
+    sub.add_argument("--register", action="store_true", help="LR may be shifted, turned or deformed against GUIDE")
     sub.add_argument("--save-weights", type=Path, metavar="FILE", help="keep what was trained")
     sub.add_argument("--budget", type=float, metavar="SECONDS", help="time for training or fitting")
     sub.add_argument("--seed", type=int, default=0, metavar="N", help="of parameters and patches (default: 0)")

@@ -89,6 +89,31 @@ def test_fused_centres_lie_on_the_coarse_ones(pair: tuple[Path, Path], tmp_path:
     np.testing.assert_allclose(sampled, coarse.image[5:35, 5:35], atol=1.01)
 
 
+def test_a_displaced_image_is_registered(pair: tuple[Path, Path], tmp_path: Path, capsys) -> None:
+    """Two rows too low: what is found, what is left out, and that the product is nearly what it would have been."""
+    moved, straight, sharp = tmp_path / "moved.tif", tmp_path / "straight.tif", tmp_path / "sharp.tif"
+    with rasterio.open(pair[0]) as file:
+        profile, values = file.profile, file.read()
+    with rasterio.open(moved, "w", **profile) as file:
+        file.write(np.roll(values, 2, 1))
+    assert main(["fuse", *map(str, pair), str(straight), "-q", "--system", "gsa"]) == 0
+    arguments = [str(moved), str(pair[1]), str(sharp), "-q", "--system", "gsa", "--register", "--json"]
+    page = tmp_path / "page"
+    capsys.readouterr()
+    assert main(["fuse", *arguments, "--report", str(page)]) == 0
+    said = json.loads(capsys.readouterr().out)
+    np.testing.assert_allclose(said["registration"]["affine"][0], [-2, 0], atol=0.15)
+    assert said["registration"]["explained"][0] > said["registration"]["before"][0]
+    assert "LR displaced by -" in (page / "index.html").read_text()
+    found, expected = readers.read(sharp), readers.read(straight)
+    assert not found.valid[-4:].any()
+    inner = np.s_[8:-10, 8:-8]
+    assert found.valid[inner].all()
+    wanted = expected.image[inner].astype(float)
+    error = np.sqrt(np.mean((found.image[inner] - wanted) ** 2))
+    assert error < np.sqrt(np.mean((np.roll(expected.image, 4, 0)[inner] - wanted) ** 2)) / 4
+
+
 def test_existing_output_is_kept(pair: tuple[Path, Path], tmp_path: Path, capsys) -> None:
     out = tmp_path / "sharp.tif"
     out.write_text("precious")
@@ -133,6 +158,7 @@ def _cases(folder: Path) -> dict[str, tuple[list[str], str]]:
     nan = image(1, 32, np.float32)
     nan[0, 3, 3] = np.nan
     blank = write(folder / "blank.tif", np.zeros((4, 16, 16), np.uint16), nodata=0)
+    larger = [str(write(folder / "h.tif", image(4, 64))), str(write(folder / "i.tif", image(1, 128), step=15.0))]
     return {
         "missing file": ([str(folder / "nowhere.tif"), guide], "nowhere.tif"),
         "not an image": ([str(text), guide], "text.tif"),
@@ -152,12 +178,13 @@ def _cases(folder: Path) -> dict[str, tuple[list[str], str]]:
         "weights for a classical system": ([lr, guide, "--system", "gsa", "--weights", lr], "weights"),
         "no weights": ([lr, guide, "--system", "fusionnet", "--weights", lr], "weights"),
         "tile": ([lr, guide, "--tile", "1"], "tile"),
+        "windows of a registered pair": ([*larger, "--register", "--tile", "80", "--system", "cubic"], "as a whole"),
     }  # fmt: skip
 
 
 CASES = """missing file, not an image, truncated, ratio not an integer, ratio below one, no overlap, other CRS,
 band count, unknown sensor, unknown system, all nodata, NaN, complex, strings, MATLAB key,
-weights for a classical system, no weights, tile""".replace("\n", " ").split(", ")
+weights for a classical system, no weights, tile, windows of a registered pair""".replace("\n", " ").split(", ")
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -42,7 +42,8 @@ def known_response(model: ObservationModel) -> SpatialResponse:
         return SpatialResponse(box_psf(Grid.nested(operator.ratio)), operator.ratio, Grid.nested(operator.ratio).phase)
     if not isinstance(operator, SpatialResponse):
         raise InputError(
-            f"the operator of 'lr' must be a SpatialResponse or a BlockAverage, but is a {type(operator).__name__}."
+            f"the operator of 'lr' must be a SpatialResponse or a BlockAverage, but is a {type(operator).__name__}; an "
+            "image that is displaced is put in its place by jfusion.operators.registration.aligned."
         )
     return operator
 

@@ -11,12 +11,17 @@ from jax import Array
 from jfusion.catalogue import Classical, Paper, System
 from jfusion.classical.hypersharpening import known_response, shared_response, srf
 from jfusion.classical.pixels import matmul, subspace
-from jfusion.operators import Observation, ObservationModel, SpatialResponse, upsample
+from jfusion.operators import Displaced, Observation, ObservationModel, SpatialResponse, upsample
+from jfusion.operators.registration import in_place
+from jfusion.solvers import conjugate_gradient
 from jfusion.tasks import SPATIOSPECTRAL
 
 COMPONENTS = 10
 SNR_DB = 40.0
 """Signal-to-noise ratio of an image whose noise is not known."""
+
+STEPS, TOLERANCE = 100, 1e-4
+"""Of conjugate gradients."""
 
 
 def noise_variance(observation: Observation, model: ObservationModel, key: str) -> Array:
@@ -39,14 +44,15 @@ def posterior_mean(
     mean: Array,
     covariance: Array,
     mixing: Array,
-    response: SpatialResponse,
+    response: SpatialResponse | Displaced,
     lr_variance: Array,
     guide_variance: Array,
 ) -> Array:
     """Mean of the coefficients U of one scene given both images; see `fuse`.
 
     The guide updates the prior pixel by pixel, which leaves one covariance K for all pixels; ``lr`` updates the rest
-    in the Fourier domain, where H H' is diagonal, along each eigenvector of K.
+    along each eigenvector of K: in the Fourier domain, where H H' is diagonal, or by conjugate gradients where ``lr``
+    is displaced.
 
     Args:
         lr: coefficients ``(h, w, component)`` of the low-resolution image.
@@ -66,12 +72,29 @@ def posterior_mean(
     variance, vectors = jnp.linalg.eigh((left + left.T) / 2)
     variance = jnp.maximum(variance, 0)
 
+    misfit = matmul(lr - response(mean), vectors)
+    if isinstance(response, Displaced):
+        weight = response.on_scene(lr.shape[:2])[..., None].astype(lr.dtype)
+
+        def normal(z: Array) -> Array:
+            return variance * weight * response(response.T(weight * z)) + lr_variance * z
+
+        step = conjugate_gradient(normal, weight * misfit, steps=STEPS, tolerance=TOLERANCE)[0]
+        return mean + matmul(response.T(variance * weight * step), vectors.T)
     circular = dataclasses.replace(response, boundary="circular")
     impulse = jnp.zeros((*lr.shape[:2], 1), lr.dtype).at[0, 0, 0].set(1)
     spectrum = jnp.maximum(jnp.fft.rfft2(circular(circular.T(impulse)), axes=(0, 1)).real, 0)
-    misfit = jnp.fft.rfft2(matmul(lr - response(mean), vectors), axes=(0, 1))
-    step = jnp.fft.irfft2(variance * misfit / (variance * spectrum + lr_variance), s=lr.shape[:2], axes=(0, 1))
+    frequencies = jnp.fft.rfft2(misfit, axes=(0, 1))
+    step = jnp.fft.irfft2(variance * frequencies / (variance * spectrum + lr_variance), s=lr.shape[:2], axes=(0, 1))
     return mean + matmul(circular.T(step), vectors.T)
+
+
+def _response(model: ObservationModel) -> SpatialResponse | Displaced:
+    """H, one PSF for all bands."""
+    operator = model["lr"]
+    if isinstance(operator, Displaced):
+        return dataclasses.replace(operator, response=shared_response(operator.response))
+    return shared_response(known_response(model))
 
 
 def fuse(observation: Observation, model: ObservationModel) -> Array:
@@ -82,26 +105,29 @@ def fuse(observation: Observation, model: ObservationModel) -> Array:
     Y is ``lr`` with spatial response H, Z the guide with spectral response R, and ``s^2`` their noise variances (40 dB
     below the image where the model does not say). E spans the ten strongest components of Y's spectra, m is the cubic
     interpolation of Y's coefficients and C their covariance over the image. The misfit is measured with the model's
-    boundary, the solution treats the image as periodic. Wei et al., TIP 24(11), 2015.
+    boundary, the solution treats the image as periodic. An image Y that is displaced is put in its place for E, m and
+    C, and taken as it is in the misfit, which is then solved for without periods. Wei et al., TIP 24(11), 2015.
 
     Raises:
         InputError: the spatial or spectral response is not known.
     """
-    response, weights = shared_response(known_response(model)), srf(model)
+    response, weights = _response(model), srf(model)
     lr_variance = noise_variance(observation, model, "lr").mean(1)
     guide_variance = noise_variance(observation, model, "guide")
 
-    def one(lr: Array, guide: Array, lr_variance: Array, guide_variance: Array) -> Array:
-        basis = subspace(lr[None], COMPONENTS)[0]
-        coefficients = matmul(lr, basis)
+    def one(lr: Array, straight: Array, guide: Array, lr_variance: Array, guide_variance: Array) -> Array:
+        basis = subspace(straight[None], COMPONENTS)[0]
+        coefficients = matmul(straight, basis)
         centred = (coefficients - coefficients.mean((0, 1))).reshape(-1, basis.shape[1])
         covariance = matmul(centred.T, centred) / centred.shape[0]
         mean = upsample(coefficients, model.grid, "cubic")
         mixing = matmul(weights, basis)
-        product = posterior_mean(coefficients, guide, mean, covariance, mixing, response, lr_variance, guide_variance)
+        seen = matmul(lr, basis)
+        product = posterior_mean(seen, guide, mean, covariance, mixing, response, lr_variance, guide_variance)
         return matmul(product, basis.T)
 
-    return jax.vmap(one)(observation["lr"], observation["guide"], lr_variance, guide_variance)
+    straight = in_place(observation, model)
+    return jax.vmap(one)(observation["lr"], straight, observation["guide"], lr_variance, guide_variance)
 
 
 FUSE = System(
@@ -120,7 +146,8 @@ FUSE = System(
     summary="Gaussian posterior mean in a spectral subspace: one solve by pixel, one by frequency, no iterations.",
     method=Classical(fuse),
     needs_model=True,
+    displaced=True,
     differences="The prior has the covariance of the low-resolution spectra where the release takes a multiple of the "
     "identity; the equation is solved as two Gaussian updates, which divide by no small number; cubic interpolation "
-    "in place of splines.",
+    "in place of splines. A displaced low-resolution image is fused by conjugate gradients.",
 )

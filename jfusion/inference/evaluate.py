@@ -15,7 +15,7 @@ from jfusion.data.geometry import pair_grid
 from jfusion.data.scene import Scene
 from jfusion.errors import InputError
 from jfusion.inference.pair import Pair, as_input, make_pair
-from jfusion.operators import Observation, ObservationModel, SpatialResponse, mtf_psf
+from jfusion.operators import Displaced, Observation, ObservationModel, SpatialResponse, mtf_psf
 
 BLOCK = 32
 """Side of the blocks of UIQI, Q2n and the metrics without reference; less where an image is smaller."""
@@ -50,11 +50,13 @@ def without_reference(
     """The metrics at full resolution of one product ``(1, height, width, band)``, and its residuals.
 
     The product and the guide are degraded by the model's spatial response or, where it is not known, by MTF-matched
-    Gaussians of gain 0.30 and 0.15; residuals are given for the sensors whose operators are known.
+    Gaussians of gain 0.30 and 0.15; residuals are given for the sensors whose operators are known. Where `lr` is
+    displaced, both are seen as it is.
     """
     ratio, grid = model.ratio, model.grid
     spatial = model.operators["lr"] or SpatialResponse(mtf_psf(0.30, grid), ratio, grid.phase)
-    onto_lr = SpatialResponse(mtf_psf(0.15, grid), ratio, grid.phase)
+    sharp = SpatialResponse(mtf_psf(0.15, grid), ratio, grid.phase)
+    onto_lr = Displaced(sharp, spatial.displacement) if isinstance(spatial, Displaced) else sharp
     product_lr, guide_lr = jax.jit(lambda x, g: (spatial(x), onto_lr(g)))(product, observation["guide"])
     block = max(min(math.ceil(BLOCK / ratio), min(product_lr.shape[1:3]) // ratio), 1) * ratio
     values = metrics.without_reference(

@@ -6,10 +6,11 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import jax.numpy as jnp
 import numpy as np
 
 from jfusion import catalogue
@@ -24,6 +25,7 @@ from jfusion.inference.pair import Pair, check_valid, product_outline, product_s
 from jfusion.inference.run import completed, ready, run, trained
 from jfusion.inference.tiles import Span, Tile, ahead, mosaic, spans, windows
 from jfusion.operators import ObservationModel
+from jfusion.operators.registration import Registration, shown
 from jfusion.progress import Progress, silent
 from jfusion.tasks import Task, spatiospectral_task
 from jfusion.training.loop import Network
@@ -88,6 +90,7 @@ class Fused:
         clipped: samples that did not fit into the output's data type.
         note: how the system came to be ready.
         network: what was trained or loaded, None for other kinds.
+        registration: of the pair, None where it was not registered.
     """
 
     output: Path
@@ -102,6 +105,7 @@ class Fused:
     clipped: int
     note: str
     network: Network | None = None
+    registration: Registration | None = None
 
 
 def choose(name: str | None, task: Task) -> System:
@@ -137,6 +141,7 @@ def fuse(
     dtype: str | None = None,
     cog: bool = True,
     overwrite: bool = False,
+    register: bool = False,
     progress: Progress = silent,
 ) -> Fused:
     """Fuses two files into a GeoTIFF on the guide's grid, with the bands, numbers and data type of the first.
@@ -159,6 +164,8 @@ def fuse(
         dtype: of the output, that of ``lr`` by default.
         cog: cloud-optimised layout.
         overwrite: replace an existing output, which stays until the new one is complete.
+        register: whether ``lr`` may be displaced against the guide; see `jfusion.operators.registration`. The product
+            is invalid where a displaced ``lr`` shows nothing.
         progress: called while it trains, fits or goes through the windows.
 
     Raises:
@@ -175,11 +182,16 @@ def fuse(
         if weights is not None and not isinstance(row.method, Trained):
             raise InputError(f"{row.name} is {row.family} and takes no weights; leave out --weights.")
         layout = Layout.of(row, sources, tile, memory)
+        if register and layout.windows > 1:
+            raise InputError(
+                f"a pair is registered as a whole, but the scene needs {layout.windows} windows; crop it, raise "
+                "--memory or leave out --register."
+            )
         sources.check_sensors()
         settings: dict[str, Any] = {"weights": weights, "seed": seed, "budget": budget, "progress": progress}
-        outline = product_outline(lr_outline, guide_outline)
+        outline = product_outline(lr_outline, guide_outline, masked=register)
         with geotiff.open_writer(output, outline, dtype=dtype, cog=cog, overwrite=overwrite) as writer:
-            work = _whole if layout.windows == 1 else _windowed
+            work = partial(_whole, registering=register) if layout.windows == 1 else _windowed
             done = work(row, sources, layout, writer, settings)
     return Fused(
         output=output,
@@ -194,6 +206,7 @@ def fuse(
         clipped=writer.clipped,
         note=done.note,
         network=done.network,
+        registration=done.registration,
     )
 
 
@@ -203,17 +216,27 @@ class Done(NamedTuple):
     model: ObservationModel
     note: str
     network: Network | None
+    registration: Registration | None = None
 
 
 def _whole(
-    system: System, sources: Sources, layout: Layout, writer: geotiff.WindowedWriter, settings: dict[str, Any]
+    system: System,
+    sources: Sources,
+    layout: Layout,
+    writer: geotiff.WindowedWriter,
+    settings: dict[str, Any],
+    registering: bool,
 ) -> Done:
     pair = sources.pair(slice(0, layout.height), slice(0, layout.width))
     check_valid(pair)
-    done = run(system, pair.observation, pair.model, **settings)
+    seen = jnp.asarray(pair.lr.valid)
+    done = run(system, pair.observation, pair.model, registering=registering, valid=seen, **settings)
+    if done.registration is not None:
+        mask = np.asarray(shown(done.registration.displacement, seen))
+        pair = dataclasses.replace(pair, lr=dataclasses.replace(pair.lr, mask=mask))
     product = product_scene(pair, np.asarray(done.product[0]))
     writer.write(0, 0, product.image, product.mask)
-    return Done(done.model, done.note, done.network)
+    return Done(done.model, done.note, done.network, done.registration)
 
 
 def _windowed(

@@ -139,12 +139,13 @@ def check_valid(pair: Pair) -> None:
         raise InputError(f"{pair.lr.name} and {pair.guide.name} have no valid pixel in common; check their nodata.")
 
 
-def product_outline(lr: Scene, guide: Scene) -> Scene:
+def product_outline(lr: Scene, guide: Scene, masked: bool = False) -> Scene:
     """The product's metadata: on the guide's grid, with the bands, numbers and data type of ``lr``; its image is zero.
 
-    The nodata value is that of ``lr``, or 0 where only the guide can have invalid pixels, or none.
+    The nodata value is that of ``lr``, or 0 where only the guide can have invalid pixels or the product is ``masked``
+    otherwise, or none.
     """
-    masked = guide.nodata is not None or guide.mask is not None or lr.mask is not None
+    masked = masked or guide.nodata is not None or guide.mask is not None or lr.mask is not None
     return dataclasses.replace(
         lr,
         image=np.broadcast_to(np.zeros((), lr.image.dtype), (guide.height, guide.width, lr.bands)),

@@ -16,6 +16,7 @@ from jfusion.errors import InputError, RunError
 from jfusion.inference.meter import measured
 from jfusion.operators import Observation, ObservationModel
 from jfusion.operators.estimate import estimate
+from jfusion.operators.registration import Registration, displaced, in_place, register
 from jfusion.progress import Progress, silent
 from jfusion.training import weights as weights_file
 from jfusion.training.loop import Network, train
@@ -27,12 +28,14 @@ class Run:
 
     Attributes:
         product: ``(batch, height, width, band)``.
-        model: the observation model that was used, with its estimated parts.
+        model: the observation model that was used, with its estimated parts; of a pair that was registered, `lr` is
+            `Displaced`.
         seconds: wall-clock, with training, fitting and compilation.
         peak_memory_mib: resident memory above the start's, None where the system does not say.
         parameters: of the network, None for a classical system.
         note: how the system came to be ready.
         network: the trained network, None for other kinds.
+        registration: of the pair, None where it was not registered.
     """
 
     product: Array
@@ -42,6 +45,7 @@ class Run:
     parameters: int | None
     note: str
     network: Network | None = None
+    registration: Registration | None = None
 
 
 def count_parameters(module: Any) -> int:
@@ -101,9 +105,14 @@ def run(
     budget: float | None = None,
     progress: Progress = silent,
     sizes: dict[str, Any] | None = None,
+    registering: bool = False,
+    valid: Array | None = None,
     **settings: Any,
 ) -> Run:
     """Makes a system ready and applies it.
+
+    Of a pair that is registered first, a system whose row says `displaced` takes `lr` and its displacement as they are.
+    Any other gets `lr` in its place (`jfusion.operators.registration`).
 
     Args:
         system: a row of the catalogue.
@@ -116,6 +125,8 @@ def run(
         budget: seconds for training or fitting.
         progress: called while it trains or fits.
         sizes: of the network that is trained or fitted, the paper's by default.
+        registering: whether `lr` may be displaced against the guide.
+        valid: ``(h, w)``, which pixels of `lr` it is registered by; all by default.
         settings: further arguments of `jfusion.training.loop.train`.
 
     Raises:
@@ -123,7 +134,12 @@ def run(
         RunError: training diverged or the product is not finite.
     """
     with measured() as meter:
+        given, found = observation, register(observation, model, valid) if registering else None
+        if found is not None:
+            observation = given | {"lr": in_place(given, displaced(model, found.displacement))}
         model, note = completed(system, observation, model)
+        if found is not None and system.displaced:
+            observation, model = given, displaced(model, found.displacement)
         parameters, network = None, None
         match system.method:
             case Classical():
@@ -143,10 +159,13 @@ def run(
                 product, model, bands = fit.product, fit.model, Bands.of(observation, model)
                 generator = nnx.eval_shape(lambda: fitted.generator(bands, rngs=nnx.Rngs(0), **(sizes or {})))
                 parameters = count_parameters(generator)
+        if found is not None:
+            model = model if system.displaced else displaced(model, found.displacement)
+            note = "; ".join(filter(None, (note, str(found))))
         product.block_until_ready()
     if not bool(jax.numpy.isfinite(product).all()):
         raise RunError(f"{system.name} made pixels that are not finite; check the pair for constant or empty bands.")
-    return Run(product, model, meter.seconds, meter.peak_memory_mib, parameters, note, network)
+    return Run(product, model, meter.seconds, meter.peak_memory_mib, parameters, note, network, found)
 
 
 def ready(system: System, network: Network | None = None) -> Fusion:

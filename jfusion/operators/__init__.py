@@ -8,7 +8,7 @@ from jfusion.operators.psf import box_psf, gaussian_psf, mtf_psf, mtf_sigma
 from jfusion.operators.resample import upsample
 from jfusion.operators.spatial import BlockAverage, Blur, Decimate, SpatialResponse, otf, psf_kernel
 from jfusion.operators.spectral import SpectralResponse
-from jfusion.operators.warp import Warp
+from jfusion.operators.warp import Displaced, Warp
 
 __all__ = [
     "Adjoint",
@@ -16,6 +16,7 @@ __all__ = [
     "Blur",
     "Composition",
     "Decimate",
+    "Displaced",
     "Grid",
     "Identity",
     "LinearOperator",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from functools import partial
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,8 @@ from jfusion.operators.observation import Observation, ObservationModel
 from jfusion.operators.psf import gaussian_psf
 from jfusion.operators.spatial import Blur, Boundary, Psf, SpatialResponse, psf_kernel, tap_source
 from jfusion.operators.spectral import SpectralResponse
+
+Op = TypeVar("Op", bound=LinearOperator | None)
 
 AVERAGING = 2.0
 """Standard deviation, in low-resolution pixels, of the blur under which the first estimate ignores the PSF."""
@@ -171,7 +174,8 @@ def _estimate(
     return spatial, spectral, jnp.sqrt(error / energy), 1 - error / variance
 
 
-def _one_psf(operator: LinearOperator | None) -> LinearOperator | None:
+def one_psf(operator: Op) -> Op:
+    """A spatial response whose PSF is the mean over the bands; anything else as it is."""
     if isinstance(operator, SpatialResponse) and psf_kernel(operator.psf).ndim == 3:
         return dataclasses.replace(operator, psf=psf_kernel(operator.psf).mean(-1))
     return operator
@@ -230,7 +234,7 @@ def estimate(
     known = model.operators
     lr_response, guide_response, residual, r_squared = _estimate(
         {"lr": lr, "guide": guide},
-        _one_psf(known.get("lr")),
+        one_psf(known.get("lr")),
         known.get("guide"),
         support,
         grid,

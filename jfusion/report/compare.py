@@ -17,7 +17,7 @@ from jfusion.data.scene import Scene
 from jfusion.data.simulate import Simulation
 from jfusion.inference.evaluate import against_reference, without_reference
 from jfusion.inference.run import Run, run
-from jfusion.operators import Blur, Observation, ObservationModel, SpatialResponse, SpectralResponse
+from jfusion.operators import Blur, Displaced, Observation, ObservationModel, SpatialResponse, SpectralResponse
 from jfusion.progress import bar
 from jfusion.report.content import StageView
 from jfusion.report.results import Row, leading_metric, with_unit
@@ -132,6 +132,8 @@ def stage_views(network: Network, observation: Observation, model: ObservationMo
 def psf_picture(model: ObservationModel, side: int) -> np.ndarray | None:
     """The spatial response of the first band as a ``side`` x ``side`` image about its origin, None if unknown."""
     spatial = model.operators["lr"]
+    if isinstance(spatial, Displaced):
+        spatial = spatial.response
     if not isinstance(spatial, SpatialResponse):
         return None
     point = np.zeros((1, 2 * side + 1, 2 * side + 1, 1), np.float32)

@@ -14,6 +14,7 @@ from jfusion.inference.evaluate import CONVENTIONS, without_reference
 from jfusion.inference.fuse import Fused, Sources, central, opened
 from jfusion.inference.pair import as_input
 from jfusion.inference.run import count_parameters
+from jfusion.operators import Displaced, ObservationModel
 from jfusion.report.compare import psf_picture, srf_matrix
 from jfusion.report.content import Degradation, SceneSection
 from jfusion.report.environment import environment
@@ -25,6 +26,15 @@ SIDE = 768
 
 PSF_PIXELS = 6
 """Side of the picture of the PSF in low-resolution pixels."""
+
+
+def part_of(model: ObservationModel, rows: slice, columns: slice) -> ObservationModel:
+    """The model in a window of low-resolution pixels, which a displacement of `lr` is cut to."""
+    spatial = model.operators["lr"]
+    if not isinstance(spatial, Displaced):
+        return model
+    window = dataclasses.replace(spatial, displacement=spatial.displacement[rows, columns])
+    return model.replace(operators=model.operators | {"lr": window})
 
 
 def report_pair(folder: Path, fused: Fused, lr: Path, guide: Path, lr_key: str | None, guide_key: str | None) -> Path:
@@ -47,12 +57,12 @@ def report_pair(folder: Path, fused: Fused, lr: Path, guide: Path, lr_key: str |
         sources = Sources(lr_source, guide_source)
         outline = sources.outlines[0]
         rows, columns = central(outline.height, ratio, SIDE), central(outline.width, ratio, SIDE)
-        pair = dataclasses.replace(sources.pair(rows, columns), model=fused.model)
+        pair = dataclasses.replace(sources.pair(rows, columns), model=part_of(fused.model, rows, columns))
     fine = slice(rows.start * ratio, rows.stop * ratio), slice(columns.start * ratio, columns.stop * ratio)
     with readers.geotiff.open_windowed(fused.output) as product_file:
         product: Scene = product_file.read(*fine)
     valid = product.valid & pair.valid
-    values = without_reference(as_input(product), pair.observation, fused.model, None if valid.all() else valid)
+    values = without_reference(as_input(product), pair.observation, pair.model, None if valid.all() else valid)
     row = Row(
         scene=lr.stem,
         task=fused.task,
@@ -72,7 +82,8 @@ def report_pair(folder: Path, fused: Fused, lr: Path, guide: Path, lr_key: str |
     section = SceneSection(
         title=lr.stem,
         text="" if whole else "The pictures and figures are of the central part of the scene.",
-        facts={"grid": str(fused.geometry), "windows": fused.windows, "clipped samples": fused.clipped},
+        facts={"grid": str(fused.geometry), "windows": fused.windows, "clipped samples": fused.clipped}
+        | ({} if fused.registration is None else {"registration": str(fused.registration)}),
         inputs={key: np.asarray(image[0]) for key, image in pair.observation.items()},
         rgb=pair.lr.rgb_bands(),
         products={fused.system: product.physical()},

@@ -11,6 +11,7 @@ from jfusion.operators import (
     Blur,
     Composition,
     Decimate,
+    Displaced,
     Grid,
     Identity,
     Mask,
@@ -53,6 +54,10 @@ OPERATORS = {
     "warp, one shift": Warp(jnp.asarray([0.3, -1.6])),
     # between pixels, where the interpolation is differentiable
     "warp, field": Warp(jnp.asarray(RNG.integers(-2, 2, (6, 8, 2)) + RNG.uniform(0.3, 0.7, (6, 8, 2)), jnp.float32)),
+    "displaced, one shift": Displaced(HALF, jnp.asarray([0.3, -0.8])),
+    "displaced, field": Displaced(
+        HALF, jnp.asarray(RNG.integers(-1, 2, (3, 4, 2)) + RNG.uniform(0.1, 0.4, (3, 4, 2)), jnp.float32)
+    ),
     "composition": SRF @ HALF,
     "adjoint": HALF.T,
 }
