@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from jfusion import catalogue
-from jfusion.catalogue import Fitted, System, Trained
+from jfusion.catalogue import Classical, Fitted, System, Trained
 from jfusion.data import geotiff, readers
 from jfusion.data.geometry import PairGeometry, pair_grid
 from jfusion.data.scene import Scene
@@ -24,6 +24,7 @@ from jfusion.inference.meter import measured
 from jfusion.inference.pair import Pair, check_valid, product_outline, product_scene, sensor_model
 from jfusion.inference.run import completed, ready, run, trained
 from jfusion.inference.tiles import Span, mosaic, spans
+from jfusion.inference.uncertainty import check_interval, with_half_width
 from jfusion.operators import ObservationModel
 from jfusion.progress import Progress, silent
 from jfusion.tasks import Task, spatiospectral_task
@@ -89,6 +90,9 @@ class Fused:
         clipped: samples that did not fit into the output's data type.
         note: how the system came to be ready.
         network: what was trained or loaded, None for other kinds.
+        half_width: of the interval of level ``uncertainty``, ``(height, width)``, the mean over bands in physical
+            units, nan where the product is not valid; None where there is none.
+        uncertainty: level of the interval.
     """
 
     output: Path
@@ -103,6 +107,8 @@ class Fused:
     clipped: int
     note: str
     network: Network | None = None
+    half_width: np.ndarray | None = None
+    uncertainty: float | None = None
 
 
 def choose(name: str | None, task: Task) -> System:
@@ -138,6 +144,8 @@ def fuse(
     dtype: str | None = None,
     cog: bool = True,
     overwrite: bool = False,
+    uncertainty: float | None = None,
+    keep: Path | None = None,
     progress: Progress = silent,
 ) -> Fused:
     """Fuses two files into a GeoTIFF on the guide's grid, with the bands, numbers and data type of the first.
@@ -160,6 +168,9 @@ def fuse(
         dtype: of the output, that of ``lr`` by default.
         cog: cloud-optimised layout.
         overwrite: replace an existing output, which stays until the new one is complete.
+        uncertainty: level, between 0 and 1, of an interval about the product of a fitted system; the output then has
+            one more band, the mean over bands of half its width, see `jfusion.inference.uncertainty`.
+        keep: folder from which a training or fit goes on after a kill.
         progress: called while it trains, fits or goes through the windows.
 
     Raises:
@@ -175,10 +186,16 @@ def fuse(
         row = choose(system, task)
         if weights is not None and not isinstance(row.method, Trained):
             raise InputError(f"{row.name} is {row.family} and takes no weights; leave out --weights.")
+        if keep is not None and isinstance(row.method, Classical):
+            raise InputError(f"{row.name} is classical: nothing is learned that could be kept; leave out --keep.")
         layout = Layout.of(row, sources, tile, memory)
         sources.check_sensors()
-        settings: dict[str, Any] = {"weights": weights, "seed": seed, "budget": budget, "progress": progress}
+        settings: dict[str, Any] = {"weights": weights, "seed": seed, "budget": budget, "progress": progress,
+                                    "folder": keep}  # fmt: skip
         outline = product_outline(lr_outline, guide_outline)
+        if uncertainty is not None:
+            check_interval(row, (lr_outline.height, lr_outline.width), sources.geometry.ratio, uncertainty)
+            settings["uncertainty"], outline = uncertainty, with_half_width(outline, uncertainty)
         with geotiff.open_writer(output, outline, dtype=dtype, cog=cog, overwrite=overwrite) as writer:
             work = _whole if layout.windows == 1 else _windowed
             done = work(row, sources, layout, writer, settings)
@@ -195,6 +212,8 @@ def fuse(
         clipped=writer.clipped,
         note=done.note,
         network=done.network,
+        half_width=done.half_width,
+        uncertainty=uncertainty,
     )
 
 
@@ -204,6 +223,7 @@ class Done(NamedTuple):
     model: ObservationModel
     note: str
     network: Network | None
+    half_width: np.ndarray | None = None
 
 
 def _whole(
@@ -213,8 +233,13 @@ def _whole(
     check_valid(pair)
     done = run(system, pair.observation, pair.model, **settings)
     product = product_scene(pair, np.asarray(done.product[0]))
-    writer.write(0, 0, product.image, product.mask)
-    return Done(done.model, done.note, done.network)
+    image, half_width = product.image, None
+    if done.half_width is not None:
+        half_width = np.where(product.valid, np.asarray(done.half_width[0]).mean(-1), np.nan)
+        unit = np.min(pair.lr.scale)
+        image = np.concatenate([image, np.where(product.valid, half_width / unit, 0)[..., None]], -1)
+    writer.write(0, 0, image, product.mask)
+    return Done(done.model, done.note, done.network, half_width)
 
 
 def _windowed(
