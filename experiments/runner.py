@@ -8,7 +8,7 @@ A run takes the paper's data set and protocol where its files are there, and an 
 system ready on the split or region to learn from, judges it on every image that it has not seen, beside the trivial
 baseline and classical systems under the same protocol, and writes ``experiment.json`` (settings, what training took,
 versions, revision), ``results.json`` (a row for each image and system), the products, ``index.html`` and, for networks,
-the weights and ``training``, from whose checkpoints a run that was stopped goes on.
+the weights; and ``training``, from whose checkpoints a training or fit that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Experiment:
         seed: of parameters and patches.
         validate: share of the rows or images to learn from that choose the best step instead, where the data set has no
             split for that; 0 for the last step.
-        resume: go on with the training that ``out`` holds; it is refused where settings have changed.
+        resume: go on with the training or fit that ``out`` holds; it is refused where settings have changed.
         out: folder of the results.
         smoke: everything tiny and the trivial baseline alone, within a minute: does it run?
     """
@@ -144,7 +144,8 @@ def settings(experiment: Experiment, name: str) -> dict[str, Any]:
     if isinstance(method, Classical):
         raise InputError(f"{name} is classical: there is nothing to train or fit.")
     sizes = {"paper": {}, "compact": method.compact, "tiny": method.tiny}[experiment.sizes]
-    common = {"seed": experiment.seed, "budget": experiment.budget, "sizes": sizes}
+    common = {"seed": experiment.seed, "budget": experiment.budget, "sizes": sizes,
+              "folder": experiment.out / "training", "resume": experiment.resume}  # fmt: skip
     if isinstance(method, Fitted):
         return {**common, "effort": 1.0 if experiment.steps is None else experiment.steps / method.steps}
     return {
@@ -154,8 +155,6 @@ def settings(experiment: Experiment, name: str) -> dict[str, Any]:
         "batch": experiment.batch,
         "turn": experiment.turn or None,
         "pace": experiment.pace,
-        "folder": experiment.out / "training",
-        "resume": experiment.resume,
     }
 
 
@@ -312,6 +311,8 @@ def trials_on(
     task = spatiospectral_task(*(contest.observation[key].shape[-1] for key in ("lr", "guide")))
     rivals = RIVALS[task.name][: 1 if experiment.smoke else None]
     trials = {rival: contest.try_system(rival, experiment.out) for rival in rivals}
+    if "folder" in options:
+        options = {**options, "folder": options["folder"] / image.name}
     trial = contest.try_system(name, experiment.out, **options)
     told = [part for part in trial.row.note.split("; ") if not (note and part.startswith("weights of"))]
     row = dataclasses.replace(trial.row, note="; ".join(filter(None, (*told, note))))

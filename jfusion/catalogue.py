@@ -215,11 +215,16 @@ class Fitter(Protocol):
         effort: float = 1.0,
         budget: float | None = None,
         progress: Progress = silent,
+        restore: Callable[[Callable[[int], Any]], Any] | None = None,
+        save: Callable[[Any], None] | None = None,
         **sizes: Any,
     ) -> Fit:
-        """``effort`` scales the numbers of steps of the paper; ``budget`` stops after so many seconds.
+        """Fits the system; with keys ``(members,)`` an ensemble: product and learned operators have a leading axis.
 
-        ``sizes`` are those of the generator, the paper's by default.
+        ``effort`` scales the numbers of steps of the paper; ``budget`` stops after so many seconds. ``save`` gets the
+        state of the fit again and again, a frozen dataclass of plain values and of pytrees of arrays; ``restore``
+        gives one to go on from, or None, and may call ``begin(stage)`` for one of the same structure. ``sizes`` are
+        those of the generator, the paper's by default.
         """
         ...
 

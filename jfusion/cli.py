@@ -129,8 +129,14 @@ def fuse(arguments: argparse.Namespace) -> None:
     from jfusion.progress import bar
 
     names = ("system", "lr_key", "guide_key", "lr_sensor", "guide_sensor", "nodata", "weights", "budget", "seed",
-             "tile", "memory", "dtype", "overwrite", "register")  # fmt: skip
+             "tile", "memory", "dtype", "overwrite", "register", "keep")  # fmt: skip
     options = {name: getattr(arguments, name) for name in names}
+    if (level := arguments.uncertainty) is not None:
+        if not 1 <= level < 100:
+            raise InputError(
+                f"--uncertainty must be a level in per cent, from 1 to below 100, but is {level:g}; say 90."
+            )
+        options["uncertainty"] = level / 100
     with bar(f"fusing {arguments.lr.name}", arguments.quiet) as progress:
         fused = fuse(
             arguments.lr, arguments.guide, arguments.output, cog=not arguments.no_cog, progress=progress, **options
@@ -301,6 +307,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--no-cog", action="store_true", help="plain tiled GeoTIFF instead of a cloud-optimised one")
     sub.add_argument("--overwrite", action="store_true", help="replace OUT")
     sub.add_argument("--report", type=Path, metavar="DIR", help="write a page about the product")
+    sub.add_argument(
+        "--uncertainty", type=float, nargs="?", const=90.0, metavar="PERCENT",
+        help="one more band: half the width of an interval of that level, of systems that are fitted (90 if not said)",
+    )  # fmt: skip
+    sub.add_argument("--keep", type=Path, metavar="DIR", help="folder from which the same command goes on after a kill")
     sub.add_argument("--json", action="store_true", help="say what was done as JSON")
 
     sub = command(

@@ -37,6 +37,10 @@ Loss = Callable[[Any, Pair, Array], tuple[Array, Tree]]
 ADAM = optax.flatten(optax.scale_by_adam())
 """Adam on one vector of all parameters, which compiles faster than on each array."""
 
+Restore = Callable[[Callable[[int], "FitState"]], "FitState | None"]
+"""``restore(begin)``: the state to go on from, or None; ``begin(stage)`` is how the stage so numbered begins, which has
+the structure of all states of that stage."""
+
 REPORT_SECONDS = 0.5
 """Aim for the time between two reports."""
 
@@ -234,6 +238,7 @@ class FitState:
 
     Attributes:
         stage: number of the stage, from 0.
+        earlier: steps of the stages before it.
         iterate: of that stage.
         total: steps that the stage is to have.
         best: smallest watched value of the stage.
@@ -243,6 +248,7 @@ class FitState:
     """
 
     stage: int
+    earlier: int
     iterate: Iterate
     total: int
     best: float
@@ -270,7 +276,7 @@ def fit(
     budget: float | None = None,
     progress: Progress = silent,
     stopping: Stopping | None = None,
-    state: FitState | None = None,
+    restore: Restore | None = None,
     save: Callable[[FitState], None] | None = None,
 ) -> Fitting:
     """Fits a module to a pair.
@@ -286,7 +292,7 @@ def fit(
             to that and not cut off.
         progress: called after each loop.
         stopping: ends stages early.
-        state: of an interrupted fit with the same arguments, to go on from.
+        restore: gives the state of an interrupted fit with the same arguments to go on from; called once.
         save: called after each loop with the state.
 
     Returns:
@@ -305,20 +311,28 @@ def fit(
     totals = [max(1, round(stage.steps * effort)) for stage in stages]
     if stopping is not None and stopping.held_out > 0:
         pair = pair.hold_out(stopping.held_out, key[0] if ensemble else key)
-    module = _build(build, key)
-    for number in range(state.stage if state else 0, len(stages)):
+    module, earlier = _build(build, key), 0
+
+    def begin(number: int) -> FitState:
         graphdef, params, rest = stages[number].split(module)
         program = _Program(graphdef, stages[number], ensemble)
+        keys = program.over_members(jax.random.fold_in, 0, None)(key, number)
+        iterate = _begin(program, params, rest, keys, pair)
+        return FitState(number, earlier, iterate, totals[number], math.inf, 0, params, [])
+
+    state = None if restore is None else restore(begin)
+    for number in range(state.stage if state else 0, len(stages)):
+        graphdef, params, _ = stages[number].split(module)
+        program = _Program(graphdef, stages[number], ensemble)
         if state is None:
-            keys = program.over_members(jax.random.fold_in, 0, None)(key, number)
-            iterate = _begin(program, params, rest, keys, pair)
-            losses = [float(_look(program, params, iterate, pair)[0].mean())] if number + 1 == len(stages) else []
-            state = FitState(number, iterate, totals[number], math.inf, 0, params, losses)
+            state = begin(number)
+            if number + 1 == len(stages):
+                state.losses.append(float(_look(program, params, state.iterate, pair)[0].mean()))
         left = None if budget is None else budget - (time.monotonic() - begun)
         share = None if left is None else left * totals[number] / sum(totals[number:])
-        after = partial(_after, totals, number, progress, save)
+        after = partial(_after, sum(totals[number + 1 :]), progress, save)
         final = _run(program, pair, state, stopping, share, after)
-        totals[number] = final.total
+        earlier = final.earlier + final.total
         module, state = nnx.merge(graphdef, final.kept, final.iterate.rest), None
     if stages[-1].average and stopping is None:
         return Fitting(module, final.iterate.output, final.losses)
@@ -386,15 +400,13 @@ def _watch(program: _Program, pair: Pair, state: FitState, stopping: Stopping | 
 
 
 def _after(
-    totals: list[int],
-    number: int,
+    later: int,
     progress: Progress,
     save: Callable[[FitState], None] | None,
     state: FitState,
     step: int,
 ) -> None:
-    done = sum(totals[:number])
-    progress(done + step, done + state.total + sum(totals[number + 1 :]), {"loss": state.losses[-1]})
+    progress(state.earlier + step, state.earlier + state.total + later, {"loss": state.losses[-1]})
     if save is not None:
         save(state)
 
@@ -412,7 +424,7 @@ class Run:
     budget: float | None = None
     progress: Progress = silent
     stopping: Stopping | None = None
-    state: FitState | None = None
+    restore: Restore | None = None
     save: Callable[[FitState], None] | None = None
 
     def __call__(self, build: Callable[[Array], nnx.Module], pair: Pair, stages: tuple[Stage, ...]) -> Fitting:
@@ -438,7 +450,7 @@ def one_by_one(fitter: Callable[..., Fit]) -> Fitter:
         batch = observation["lr"].shape[0]
         if batch == 1:
             return fitter(observation, model, run, **options)
-        if run.state is not None:
+        if run.restore is not None:
             raise InputError(
                 f"a fit can go on for one pair at a time, but {batch} came; give the pair that was cut off."
             )

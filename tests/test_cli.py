@@ -114,6 +114,19 @@ def test_a_displaced_image_is_registered(pair: tuple[Path, Path], tmp_path: Path
     assert error < np.sqrt(np.mean((np.roll(expected.image, 4, 0)[inner] - wanted) ** 2)) / 4
 
 
+def test_uncertainty_is_a_band_and_a_map(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    out, page = tmp_path / "sharp.tif", tmp_path / "page"
+    options = ["--system", "udaln", "--budget", "1", "-q", "--report", str(page), "--uncertainty"]
+    assert main(["fuse", *map(str, pair), str(out), *options]) == 0
+    with rasterio.open(out) as product, rasterio.open(pair[0]) as ms:
+        assert product.count == ms.count + 1
+        assert product.descriptions[-1] == "half width of the 90 % interval, mean over bands"
+        half = product.read(product.count, masked=True) * product.scales[-1]
+        assert 0 < half.min() < half.max()
+    assert readers.read(out).bands == 7
+    assert "± of the 90 % interval" in (page / "index.html").read_text()
+
+
 def test_existing_output_is_kept(pair: tuple[Path, Path], tmp_path: Path, capsys) -> None:
     out = tmp_path / "sharp.tif"
     out.write_text("precious")
@@ -179,12 +192,17 @@ def _cases(folder: Path) -> dict[str, tuple[list[str], str]]:
         "no weights": ([lr, guide, "--system", "fusionnet", "--weights", lr], "weights"),
         "tile": ([lr, guide, "--tile", "1"], "tile"),
         "windows of a registered pair": ([*larger, "--register", "--tile", "80", "--system", "cubic"], "as a whole"),
+        "interval of a classical system": ([lr, guide, "--uncertainty"], "mtf_glp_cbd is of the family classical"),
+        "level of an interval": ([lr, guide, "--system", "udaln", "--uncertainty", "99.9"], "needs 999 pixels"),
+        "share for a level": ([lr, guide, "--system", "udaln", "--uncertainty", "0.9"], "say 90"),
+        "nothing to keep": ([lr, guide, "--keep", str(folder / "kept")], "--keep"),
     }  # fmt: skip
 
 
 CASES = """missing file, not an image, truncated, ratio not an integer, ratio below one, no overlap, other CRS,
 band count, unknown sensor, unknown system, all nodata, NaN, complex, strings, MATLAB key,
-weights for a classical system, no weights, tile, windows of a registered pair""".replace("\n", " ").split(", ")
+weights for a classical system, no weights, tile, windows of a registered pair, interval of a classical system,
+level of an interval, share for a level, nothing to keep""".replace("\n", " ").split(", ")
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -30,6 +30,9 @@ CACHE_MIB = 128
 LEVEL = 1
 """Of deflate, 1 to 9: much faster than the usual 6, at nearly the same size."""
 
+HALF_WIDTH = "half width of the"
+"""Begins the description of a band that says how far the others may be off; it is no band of the image."""
+
 
 @dataclass
 class WindowedWriter:
@@ -254,6 +257,8 @@ def _describe(dataset: Any, scene: Scene) -> None:
         dataset.descriptions = scene.band_names
     for key, values in (("CENTRAL_WAVELENGTH_UM", scene.wavelengths), ("FWHM_UM", scene.fwhm)):
         for index, value in enumerate(() if values is None else values, start=1):
+            if not np.isfinite(value):
+                continue
             dataset.update_tags(index, ns="IMAGERY", **{key: repr(round(float(value) / 1000, 9))})
     texts = {"SENSOR": scene.sensor, "LICENCE": scene.licence, "CITATION": scene.citation, "NOTE": scene.note}
     dataset.update_tags(NAME=scene.name, **{key: text for key, text in texts.items() if text})

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jfusion import catalogue
-from jfusion.catalogue import Fitted, System, Trained
+from jfusion.catalogue import Classical, Fitted, System, Trained
 from jfusion.data import geotiff, readers
 from jfusion.data.geometry import PairGeometry, pair_grid
 from jfusion.data.scene import Scene
@@ -24,6 +24,7 @@ from jfusion.inference.meter import measured
 from jfusion.inference.pair import Pair, check_valid, product_outline, product_scene, sensor_model
 from jfusion.inference.run import completed, ready, run, trained
 from jfusion.inference.tiles import Span, Tile, ahead, mosaic, spans, windows
+from jfusion.inference.uncertainty import check_interval, with_half_width
 from jfusion.operators import ObservationModel
 from jfusion.operators.registration import Registration, shown
 from jfusion.progress import Progress, silent
@@ -91,6 +92,9 @@ class Fused:
         note: how the system came to be ready.
         network: what was trained or loaded, None for other kinds.
         registration: of the pair, None where it was not registered.
+        half_width: of the interval of level ``uncertainty``, ``(height, width)``, the mean over bands in physical
+            units, nan where the product is not valid; None where there is none.
+        uncertainty: level of the interval.
     """
 
     output: Path
@@ -106,6 +110,8 @@ class Fused:
     note: str
     network: Network | None = None
     registration: Registration | None = None
+    half_width: np.ndarray | None = None
+    uncertainty: float | None = None
 
 
 def choose(name: str | None, task: Task) -> System:
@@ -142,6 +148,8 @@ def fuse(
     cog: bool = True,
     overwrite: bool = False,
     register: bool = False,
+    uncertainty: float | None = None,
+    keep: Path | None = None,
     progress: Progress = silent,
 ) -> Fused:
     """Fuses two files into a GeoTIFF on the guide's grid, with the bands, numbers and data type of the first.
@@ -166,6 +174,9 @@ def fuse(
         overwrite: replace an existing output, which stays until the new one is complete.
         register: whether ``lr`` may be displaced against the guide; see `jfusion.operators.registration`. The product
             is invalid where a displaced ``lr`` shows nothing.
+        uncertainty: level, between 0 and 1, of an interval about the product of a fitted system; the output then has
+            one more band, the mean over bands of half its width, see `jfusion.inference.uncertainty`.
+        keep: folder from which a training or fit goes on after a kill.
         progress: called while it trains, fits or goes through the windows.
 
     Raises:
@@ -181,6 +192,8 @@ def fuse(
         row = choose(system, task)
         if weights is not None and not isinstance(row.method, Trained):
             raise InputError(f"{row.name} is {row.family} and takes no weights; leave out --weights.")
+        if keep is not None and isinstance(row.method, Classical):
+            raise InputError(f"{row.name} is classical: nothing is learned that could be kept; leave out --keep.")
         layout = Layout.of(row, sources, tile, memory)
         if register and layout.windows > 1:
             raise InputError(
@@ -188,8 +201,12 @@ def fuse(
                 "--memory or leave out --register."
             )
         sources.check_sensors()
-        settings: dict[str, Any] = {"weights": weights, "seed": seed, "budget": budget, "progress": progress}
+        settings: dict[str, Any] = {"weights": weights, "seed": seed, "budget": budget, "progress": progress,
+                                    "folder": keep}  # fmt: skip
         outline = product_outline(lr_outline, guide_outline, masked=register)
+        if uncertainty is not None:
+            check_interval(row, (lr_outline.height, lr_outline.width), sources.geometry.ratio, uncertainty)
+            settings["uncertainty"], outline = uncertainty, with_half_width(outline, uncertainty)
         with geotiff.open_writer(output, outline, dtype=dtype, cog=cog, overwrite=overwrite) as writer:
             work = partial(_whole, registering=register) if layout.windows == 1 else _windowed
             done = work(row, sources, layout, writer, settings)
@@ -207,6 +224,8 @@ def fuse(
         note=done.note,
         network=done.network,
         registration=done.registration,
+        half_width=done.half_width,
+        uncertainty=uncertainty,
     )
 
 
@@ -217,6 +236,7 @@ class Done(NamedTuple):
     note: str
     network: Network | None
     registration: Registration | None = None
+    half_width: np.ndarray | None = None
 
 
 def _whole(
@@ -235,8 +255,13 @@ def _whole(
         mask = np.asarray(shown(done.registration.displacement, seen))
         pair = dataclasses.replace(pair, lr=dataclasses.replace(pair.lr, mask=mask))
     product = product_scene(pair, np.asarray(done.product[0]))
-    writer.write(0, 0, product.image, product.mask)
-    return Done(done.model, done.note, done.network, done.registration)
+    image, half_width = product.image, None
+    if done.half_width is not None:
+        half_width = np.where(product.valid, np.asarray(done.half_width[0]).mean(-1), np.nan)
+        unit = np.min(pair.lr.scale)
+        image = np.concatenate([image, np.where(product.valid, half_width / unit, 0)[..., None]], -1)
+    writer.write(0, 0, image, product.mask)
+    return Done(done.model, done.note, done.network, done.registration, half_width)
 
 
 def _windowed(

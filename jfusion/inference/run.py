@@ -13,7 +13,9 @@ from jax import Array
 from jfusion.catalogue import Bands, Classical, Fitted, Fusion, System, Trained
 from jfusion.data.simulate import Simulation, reduce
 from jfusion.errors import InputError, RunError
+from jfusion.inference.fits import fit
 from jfusion.inference.meter import measured
+from jfusion.inference.uncertainty import calibrated, check_interval
 from jfusion.operators import Observation, ObservationModel
 from jfusion.operators.estimate import estimate
 from jfusion.operators.registration import Registration, displaced, in_place, register
@@ -36,6 +38,7 @@ class Run:
         note: how the system came to be ready.
         network: the trained network, None for other kinds.
         registration: of the pair, None where it was not registered.
+        half_width: of the product's interval, of its shape; None where it has none.
     """
 
     product: Array
@@ -46,6 +49,7 @@ class Run:
     note: str
     network: Network | None = None
     registration: Registration | None = None
+    half_width: Array | None = None
 
 
 def count_parameters(module: Any) -> int:
@@ -107,6 +111,9 @@ def run(
     sizes: dict[str, Any] | None = None,
     registering: bool = False,
     valid: Array | None = None,
+    folder: Path | None = None,
+    resume: bool = True,
+    uncertainty: float | None = None,
     **settings: Any,
 ) -> Run:
     """Makes a system ready and applies it.
@@ -127,12 +134,19 @@ def run(
         sizes: of the network that is trained or fitted, the paper's by default.
         registering: whether `lr` may be displaced against the guide.
         valid: ``(h, w)``, which pixels of `lr` it is registered by; all by default.
+        folder: from which a training or fit goes on after a kill.
+        resume: whether one in the folder is gone on with; otherwise there must be none.
+        uncertainty: level, between 0 and 1, of the interval that a fitted product gets; its product is then the mean of
+            an ensemble, see `jfusion.inference.uncertainty`.
         settings: further arguments of `jfusion.training.loop.train`.
 
     Raises:
-        InputError: the pair or the weights do not fit the system.
-        RunError: training diverged or the product is not finite.
+        InputError: the pair or the weights do not fit the system, the folder holds other work, or the system or the
+            pair has no interval.
+        RunError: training diverged, the product is not finite, or the folder cannot be written to or read from.
     """
+    if uncertainty is not None:
+        check_interval(system, observation["lr"].shape[1:3], model.ratio, uncertainty)
     with measured() as meter:
         given, found = observation, register(observation, model, valid) if registering else None
         if found is not None:
@@ -140,23 +154,27 @@ def run(
         model, note = completed(system, observation, model)
         if found is not None and system.displaced:
             observation, model = given, displaced(model, found.displacement)
-        parameters, network = None, None
+        parameters, network, half_width = None, None, None
         match system.method:
             case Classical():
                 product = ready(system)(observation, model)
             case Trained():
                 network, how = trained(
                     system, observation, model, data=data, weights=weights, progress=progress, seed=seed,
-                    budget=budget, sizes=sizes, **settings,
+                    budget=budget, sizes=sizes, folder=folder, resume=resume, **settings,
                 )  # fmt: skip
                 note = "; ".join(filter(None, (note, how)))
                 product, parameters = ready(system, network)(observation, model), count_parameters(network.module)
             case Fitted() as fitted:
-                fit = fitted.fit(
-                    observation, model, key=jax.random.key(seed), effort=effort, budget=budget, progress=progress,
-                    **(sizes or {}),
-                )  # fmt: skip
-                product, model, bands = fit.product, fit.model, Bands.of(observation, model)
+                options: dict[str, Any] = {"effort": effort, "budget": budget, "progress": progress, "sizes": sizes,
+                                           "folder": folder, "resume": resume}  # fmt: skip
+                if uncertainty is None:
+                    done, _ = fit(system, observation, model, jax.random.key(seed), **options)
+                else:
+                    ensemble = calibrated(system, observation, model, seed, **options)
+                    done, half_width = ensemble.fit, ensemble.half_width(uncertainty)
+                    note = "; ".join(filter(None, (note, f"mean of {len(ensemble.members)} fits")))
+                product, model, bands = done.product, done.model, Bands.of(observation, model)
                 generator = nnx.eval_shape(lambda: fitted.generator(bands, rngs=nnx.Rngs(0), **(sizes or {})))
                 parameters = count_parameters(generator)
         if found is not None:
@@ -165,7 +183,7 @@ def run(
         product.block_until_ready()
     if not bool(jax.numpy.isfinite(product).all()):
         raise RunError(f"{system.name} made pixels that are not finite; check the pair for constant or empty bands.")
-    return Run(product, model, meter.seconds, meter.peak_memory_mib, parameters, note, network, found)
+    return Run(product, model, meter.seconds, meter.peak_memory_mib, parameters, note, network, found, half_width)
 
 
 def ready(system: System, network: Network | None = None) -> Fusion:

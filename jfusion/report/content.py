@@ -67,6 +67,9 @@ class SceneSection:
         downloads: (label, path relative to the page).
         guide_rgb: indices of the guide's bands shown as red, green and blue; its last three, reversed, where None.
         unit: of the values, such as "reflectance".
+        half_widths: of the intervals about some products, ``(height, width)`` by system; nan where there is no data.
+        level: of these intervals, such as 0.9.
+        plots: of `jfusion.report.plots.lines`, shown below the products.
     """
 
     title: str
@@ -86,6 +89,9 @@ class SceneSection:
     downloads: Sequence[tuple[str, str]] = ()
     guide_rgb: tuple[int, int, int] | None = None
     unit: str = ""
+    half_widths: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    level: float = 0.0
+    plots: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         shapes = {name: np.shape(image) for name, image in self.products.items()}
@@ -102,6 +108,12 @@ class SceneSection:
             raise InputError(
                 f"{self.title}: one input must have the {bands} bands of the products, but the inputs are "
                 f"{ {name: np.shape(image) for name, image in self.inputs.items()} }."
+            )
+        maps = {name: np.shape(values) for name, values in self.half_widths.items()}
+        if set(maps) - set(self.products) or set(maps.values()) - {(height, width)}:
+            raise InputError(
+                f"{self.title}: half widths must be maps of {height} x {width} of products that there are, but are "
+                f"{maps}."
             )
         if len(self.rgb) != 3 or not all(0 <= k < bands for k in self.rgb):
             raise InputError(f"{self.title}: rgb must be three band indices below {bands}, but is {self.rgb}.")

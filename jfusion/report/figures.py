@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ LARGEST = 640
 CURVES = 5
 """Systems whose spectra are drawn: the trivial baseline and the best of the others."""
 
-RMSE_COLOURS, SAM_COLOURS, PSF_COLOURS = "magma", "viridis", "cividis"
+RMSE_COLOURS, SAM_COLOURS, PSF_COLOURS, INTERVAL_COLOURS = "magma", "viridis", "cividis", "inferno"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,26 +120,31 @@ def cards(section: SceneSection, painter: Painter) -> dict[str, Any]:
     fine = pictures.regrid(section.truth, painter.height, painter.width)
     products = {name: np.asarray(image) for name, image in section.products.items()}
     trivial = [row.system for row in section.rows if row.is_baseline]
-    maps: list[dict[str, Any]] = []
+    shown: list[tuple[str, str, str, Mapping[str, np.ndarray]]] = []
     if reference is not None:
         for title, unit, colours, function in (
             ("RMSE", section.unit, RMSE_COLOURS, pictures.rmse_map),
             ("SAM", "°", SAM_COLOURS, pictures.sam_map),
         ):
-            values = {name: function(image, reference) for name, image in products.items()}
-            limit = pictures.common_limit([m for name, m in values.items() if name not in trivial] or values.values())
-            maps.append(
-                {
-                    "title": title,
-                    "unit": unit,
-                    "ticks": [_number(limit * k / 4) for k in range(4, -1, -1)],
-                    "gradient": pictures.gradient(colours),
-                    "pictures": {
-                        name: _heat(m, limit, colours, f"{name}, {title} of each pixel", painter.card)
-                        for name, m in values.items()
-                    },
-                }
-            )
+            shown.append((title, unit, colours, {name: function(x, reference) for name, x in products.items()}))
+    if section.half_widths:
+        title = f"± of the {100 * section.level:g} % interval"
+        shown.append((title, section.unit, INTERVAL_COLOURS, section.half_widths))
+    maps: list[dict[str, Any]] = []
+    for title, unit, colours, values in shown:
+        limit = pictures.common_limit([m for name, m in values.items() if name not in trivial] or values.values())
+        maps.append(
+            {
+                "title": title,
+                "unit": unit,
+                "ticks": [_number(limit * k / 4) for k in range(4, -1, -1)],
+                "gradient": pictures.gradient(colours),
+                "pictures": {
+                    name: _heat(m, limit, colours, f"{name}, {title} of each pixel", painter.card)
+                    for name, m in values.items()
+                },
+            }
+        )
     return {
         "beside": beside,
         "whole": painter.whole(fine, beside),
@@ -149,7 +155,7 @@ def cards(section: SceneSection, painter: Painter) -> dict[str, Any]:
                 "name": name,
                 "whole": painter.whole(image, name),
                 "detail": painter.detail(image, name),
-                "maps": [m["pictures"][name] for m in maps],
+                "maps": [m["pictures"][name] for m in maps if name in m["pictures"]],
                 "figures": [
                     f"{display(n).label} {with_unit(n, rows[name].metrics.get(n, math.nan))}"
                     for n in metric_names(section.rows)[:2]

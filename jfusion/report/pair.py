@@ -96,6 +96,8 @@ def report_pair(folder: Path, fused: Fused, lr: Path, guide: Path, lr_key: str |
             srf_estimated=srf_matrix(fused.model),
             wavelengths=pair.lr.wavelengths,
         ),
+        half_widths={} if fused.half_width is None else {fused.system: fused.half_width[fine]},
+        level=fused.uncertainty or 0.0,
     )
     write_page(page, f"{lr.stem} and {guide.stem}", "", [section], CONVENTIONS, environment())
     return page

@@ -29,7 +29,7 @@ class Row:
         protocol: how the observation was made and judged; JSON values.
         metrics: value by name; nan where a metric is undefined.
         parameters: trainable scalars, None where there are none.
-        seconds: wall time to the product.
+        seconds: wall time to the product, nan where it was not measured.
         peak_memory_mib: None where it was not measured.
         product: path of the GeoTIFF, relative to the results.
         reference: path of the truth, None where there is none.
@@ -196,6 +196,8 @@ def parameters_text(parameters: int | None) -> str:
 
 
 def seconds_text(seconds: float) -> str:
+    if math.isnan(seconds):
+        return "–"
     return f"{seconds:.2g}" if seconds < 1 else f"{seconds:,.{1 if seconds < 100 else 0}f}"
 
 

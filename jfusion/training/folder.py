@@ -63,7 +63,12 @@ class Run:
         self._told = False
 
     def resume(self, template: Any, again: bool) -> tuple[int, Any, Record]:
-        """Step, state and record to go on from; step 0, ``template`` and an empty record where the run is new.
+        """Step, state and record to go on from, ``template`` where the run is new; see `newest`."""
+        step, record = self.newest(again)
+        return step, self.checkpoints.state(step, template) if step else template, record
+
+    def newest(self, again: bool) -> tuple[int, Record]:
+        """Step and record of the checkpoint to go on from; step 0 and an empty record where the run is new.
 
         Raises:
             InputError: the folder holds a run that is not to be resumed, or one of another experiment.
@@ -72,14 +77,14 @@ class Run:
         if not again and self.checkpoints.steps():
             raise InputError(f"{self.folder} holds a run already; resume it or choose another folder.")
         if not (step := self.checkpoints.newest()):
-            return 0, template, {}
+            return 0, {}
         record = self.checkpoints.record(step)
         if changed := differences(record["configuration"], self.configuration):
             raise InputError(
                 f"{self.folder} holds a run of other settings: {'; '.join(changed)}. Choose another folder or the "
                 "same settings."
             )
-        return step, self.checkpoints.state(step, template), record
+        return step, record
 
     def after(self, step: int, state: Any, figures: Mapping[str, float], record: Record, save: bool) -> None:
         """What is to be done after a step: figures are noted, the state is saved, and SIGTERM is obeyed.

@@ -201,7 +201,7 @@ def train(
                 "validation": validation and _digest(validation), "experiment": configuration or {},
             }  # fmt: skip
             if first is not None:
-                settings["start"] = _name_of(*jax.tree.leaves(first.parameters))
+                settings["start"] = name_of(*jax.tree.leaves(first.parameters))
             run = stack.enter_context(open_run(folder, settings))
             done, state, record = run.resume(state, resume)
             history = _History(**record.get("history", {}))
@@ -289,10 +289,10 @@ def _batches(records: Iterator[dict[str, np.ndarray]]) -> Iterator[Batch]:
 
 def _digest(data: Simulation) -> str:
     """A short name for the very values of some pairs."""
-    return _name_of(*(data.observation[name] for name in sorted(data.observation)), data.target)
+    return name_of(*(data.observation[name] for name in sorted(data.observation)), data.target)
 
 
-def _name_of(*arrays: Any) -> str:
+def name_of(*arrays: Any) -> str:
     content = hashlib.sha256()
     for array in arrays:
         content.update(np.ascontiguousarray(array).tobytes())

@@ -13,6 +13,7 @@ from PIL import Image
 from jfusion.errors import InputError
 from jfusion.report import Degradation, Row, SceneSection, StageView, write_page
 from jfusion.report.pictures import Stretch
+from jfusion.report.plots import lines
 
 RNG = np.random.default_rng(1)
 TRUTH = RNG.uniform(0.1, 0.9, (12, 16, 5)).astype(np.float32)
@@ -175,6 +176,26 @@ def test_without_truth_there_are_no_error_maps_but_all_else(render):
     assert ">reference<" not in page.text
 
 
+@pytest.mark.parametrize("reference", [None, TRUTH])
+def test_half_widths_are_a_map_with_its_scale(render, reference):
+    half = np.zeros(TRUTH.shape[:2])
+    half[5, 7] = 0.4
+    half[0, 0] = np.nan
+    page = render(section(reference=reference, half_widths={"gsa": half}, level=0.8))
+    name = "± of the 80 % interval"
+    levels = np.asarray(page.picture(f"gsa, {name}"))
+    assert np.argwhere(levels > 1).tolist() == [[5, 7]]
+    assert np.argwhere(levels == 0).tolist() == [[0, 0]]
+    assert not [attrs for attrs in page.all("img") if attrs["alt"].startswith(f"cubic, {name}")]
+    assert len(re.findall(r'class="bar"', page.text)) == (1 if reference is None else 3)
+    assert ("the truth" in page.words) == (reference is not None)
+
+
+def test_plots_of_a_section_are_drawn(render):
+    plot = lines("lake-psnr", "PSNR along the fit", None, {"fit": np.arange(3.0)}, xlabel="step", ylabel="dB")
+    assert "PSNR along the fit" in render(section(plots=[plot])).text
+
+
 def test_best_and_second_are_marked_and_directions_told(plain):
     text = re.sub(r"\s+", " ", plain.text)
     assert "<strong>40.00</strong>" in text
@@ -297,6 +318,8 @@ def test_a_page_needs_a_section(tmp_path):
         ({"wavelengths": np.arange(4.0)}, "wavelengths"),
         ({"window": (0, 13, 0, 4)}, "window"),
         ({"pixels": [(0, 16)]}, "pixels"),
+        ({"half_widths": {"gsa": TRUTH[..., 0].T}}, "half widths"),
+        ({"half_widths": {"fuse": TRUTH[..., 0]}}, "half widths"),
     ],
 )
 def test_content_that_does_not_fit_is_refused(changes, said):

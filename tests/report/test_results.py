@@ -106,7 +106,7 @@ def test_numbers_read_as_the_field_writes_them(metric, value, text):
 
 
 def test_short_times_keep_their_digits():
-    assert [seconds_text(s) for s in (0.0042, 2.34, 61.25, 1234.5)] == ["0.0042", "2.3", "61.2", "1,234"]
+    assert [seconds_text(s) for s in (0.0042, 2.34, 61.25, 1234.5, math.nan)] == ["0.0042", "2.3", "61.2", "1,234", "–"]
 
 
 @pytest.mark.parametrize("metric", [*WITH_REFERENCE.values(), *WITHOUT_REFERENCE.values()], ids=lambda m: m.name)

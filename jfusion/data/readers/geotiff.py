@@ -1,4 +1,7 @@
-"""GeoTIFF, and the other single-file images that GDAL decodes (JPEG 2000, Erdas Imagine, PNG, JPEG)."""
+"""GeoTIFF, and the other single-file images that GDAL decodes (JPEG 2000, Erdas Imagine, PNG, JPEG).
+
+An alpha band, and the half widths that `jfusion fuse --uncertainty` writes beside a product, are no bands of the image.
+"""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,6 +19,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from jfusion import sensors
+from jfusion.data.geotiff import HALF_WIDTH
 from jfusion.data.readers.checks import (
     check_kind,
     check_size,
@@ -132,7 +136,10 @@ def read(path: Path, nodata: float | None = None) -> Scene:
 
 
 def _outline(path: Path, dataset: Any) -> tuple[Scene, tuple[int, ...]]:
-    is_image = [interpretation != ColorInterp.alpha for interpretation in dataset.colorinterp]
+    is_image = [
+        interpretation != ColorInterp.alpha and not (description or "").startswith(HALF_WIDTH)
+        for interpretation, description in zip(dataset.colorinterp, dataset.descriptions, strict=True)
+    ]
 
     def of_image(values: Sequence[Any]) -> list[Any]:
         return list(compress(values, is_image))
