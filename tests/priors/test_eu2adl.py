@@ -66,7 +66,7 @@ def test_each_row_of_the_response_has_weights_of_its_own():
     pair = blind_pair(GRID)
     attention = Attention(pair, BANDS, rngs=nnx.Rngs(0))
     before = attention(pair.model)["guide"].srf
-    attention.srf.squeeze.kernel[..., 6:12] += 1  # hidden channels of the second of three rows
+    attention.srf.predicted.squeeze.kernel[..., 6:12] += 1  # hidden channels of the second of three rows
     changed = np.abs(np.asarray(attention(pair.model)["guide"].srf - before)).max(1)
     assert (changed > 1e-4).tolist() == [False, True, False]
 
