@@ -21,7 +21,7 @@ from jfusion.tasks import SPATIOSPECTRAL
 from priors.degradation import unknown_parts, unknown_psf
 from priors.dip import DEPTH
 from priors.fit import Run, Stage, one_by_one
-from priors.observed import Code, Learned
+from priors.observed import Code, Learned, with_learned
 from priors.pair import Pair, mean_l1
 from priors.skip import Skip
 
@@ -101,9 +101,7 @@ def fit_dip_hyperkite(
     def build(key: Array) -> DipHyperkite:
         return DipHyperkite(pair, bands, rngs=nnx.Rngs(key), **sizes)
 
-    fitted = run(build, pair, (STAGE,))
-    product, learned = fitted.output
-    return Fit(product * scale, model.replace(operators=model.operators | learned) if learned else model, fitted.losses)
+    return with_learned(run(build, pair, (STAGE,)), scale, model)
 
 
 DIP_HYPERKITE = System(

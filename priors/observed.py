@@ -18,7 +18,7 @@ from jfusion.catalogue import Bands, Fit
 from jfusion.operators import Observation, ObservationModel
 from jfusion.operators.linear import LinearOperator
 from priors.degradation import Degradation, unknown_parts
-from priors.fit import Run, Stage
+from priors.fit import Fitting, Run, Stage
 from priors.pair import Pair, mean_l2
 from priors.sensing import SIMPLEX_SENSORS
 
@@ -78,6 +78,12 @@ def observation_loss(
     return terms[0] + terms[1], (product, {name: model[name] for name in unknown_parts(pair.model)})
 
 
+def with_learned(fitted: Fitting, scale: Array, model: ObservationModel) -> Fit:
+    """The fit of a pair that was scaled by ``1 / scale``, from an output of product and `Learned` operators."""
+    product, learned = fitted.output
+    return Fit(product * scale, model.replace(operators=model.operators | learned) if learned else model, fitted.losses)
+
+
 def fit_observed(
     build: Callable[[Bands, tuple[int, int], nnx.Rngs], tuple[nnx.Module, Code]],
     stage: Stage,
@@ -106,5 +112,4 @@ def fit_observed(
 
     unknown_response = "guide" in unknown_parts(model)
     fitted = run(whole, pair, (SIMPLEX_SENSORS, stage) if unknown_response else (stage,))
-    product, learned = fitted.output
-    return Fit(product * scale, model.replace(operators=model.operators | learned) if learned else model, fitted.losses)
+    return with_learned(fitted, scale, model)

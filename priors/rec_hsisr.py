@@ -24,7 +24,7 @@ from jfusion.operators import Observation, ObservationModel, upsample
 from jfusion.tasks import SPATIOSPECTRAL
 from priors.degradation import Degradation, unknown_parts
 from priors.fit import Run, Stage, one_by_one
-from priors.observed import Learned
+from priors.observed import Learned, with_learned
 from priors.pair import Pair, mean_l1
 from priors.skip import Skip
 
@@ -159,9 +159,7 @@ def fit_rec_hsisr(
     def build(key: Array) -> RecHsisr:
         return RecHsisr(pair, bands, rngs=nnx.Rngs(key), **sizes)
 
-    fitted = run(build, pair, (FINE if model.ratio <= 8 else COARSE,))
-    product, learned = fitted.output
-    return Fit(product * scale, model.replace(operators=model.operators | learned) if learned else model, fitted.losses)
+    return with_learned(run(build, pair, (FINE if model.ratio <= 8 else COARSE,)), scale, model)
 
 
 REC_HSISR = System(

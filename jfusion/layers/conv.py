@@ -404,9 +404,9 @@ def _canonical(x: jax.Array, w: jax.Array, pads: Pairs, strides: int, dilation: 
 def _favoured(x: jax.Array, w: jax.Array, pads: Pairs, strides: int, dilation: int, spread: int) -> jax.Array:
     """`_lax` in a shape that XLA's kernels on CPU are fast for: more channels of zeros, and a row that is cut off.
 
-    An image without any padding takes up to 10 times as long as one with a row of it (32 to 8 channels: 9 and 120
-    GFLOP/s); for channels see `_channels`. Other ranks, spread images and results of a few pixels, such as the
-    derivative in w, gain by even channels alone.
+    An image without any padding takes a multiple of the time of one with a row of it; for channels see `_channels`.
+    Other ranks, spread images and results of a few pixels, such as the derivative in w, gain by even channels alone.
+    `experiments.benchmarks.convolutions` measures it.
     """
     size = [
         (spread * (n - 1) + 1 + lo + hi - dilation * (k - 1) - 1) // strides + 1
@@ -425,9 +425,8 @@ def _favoured(x: jax.Array, w: jax.Array, pads: Pairs, strides: int, dilation: i
 def _channels(n_in: int, n_out: int) -> tuple[int, int]:
     """Numbers of channels, not below these, that XLA's kernels on CPU are fast for.
 
-    Measured on windows of 3 to 7 with strides and dilation: few channels make 20 sooner than 16 or less; 25 to 31 cost
-    up to 1.5 times as much as 32, and 49 to 63 as 64; more than 8 that come in fours are up to 2.5 times as fast as
-    others, unless they make thirty-twos.
+    With few channels 20 are made sooner than 16 or less; 25 to 31 take longer than 32, and 49 to 63 than 64; more than
+    8 that come in fours are faster than others, unless they make thirty-twos.
     """
     if n_in <= 16 and max(n_in, n_out) >= 4:
         n_out = max(n_out, 20)
