@@ -5,10 +5,11 @@
     python -m experiments.compare --smoke --out runs/smoke
 
 Jasper Ridge is fused from a hyperspectral image at ratio 4 (35 dB) and Landsat-8's multispectral bands (40 dB);
-Momotombo is pansharpened, both images one ratio lower. A system learns on one region, chooses its step on held-out rows
-of it and is judged on another region. Every run is the system's own script in a process of its own, so that memory is
-its own and a kill costs what lies behind its last checkpoint: the same command goes on, and what is finished is not run
-again. A run that took less than five minutes is repeated with two more seeds, when all others are done.
+Momotombo is pansharpened, both images one ratio lower. Untrained networks also fuse Jasper Ridge blind: neither PSF nor
+spectral response is told. A system learns on one region, chooses its step on held-out rows of it and is judged on
+another region. Every run is the system's own script in a process of its own, so that memory is its own and a kill costs
+what lies behind its last checkpoint: the same command goes on, and what is finished is not run again. A run that took
+less than five minutes is repeated with two more seeds, when all others are done.
 
 ``out`` gets a folder and a log a run; ``FAMILY.md``, the tables with the commands, anew after each run; and at the end
 ``FAMILY.html`` with the pictures.
@@ -55,8 +56,18 @@ from jfusion.training.folder import differences, plain
 Changes = Mapping[str, Any]
 """Settings of an `Experiment` by name; the others are its own."""
 
-SCENES = {"jasper_ridge": "hs_ms", "landsat8_momotombo": "pansharpening"}
-"""Where systems are compared, and the task there."""
+SCENES: dict[str, Changes] = {
+    "jasper_ridge": {"data": "jasper_ridge"},
+    "jasper_ridge_blind": {"data": "jasper_ridge", "blind": True},
+    "landsat8_momotombo": {"data": "landsat8_momotombo"},
+}
+"""Where systems are compared; blind where they are not told the sensors."""
+
+FAMILY_SCENES = {"unrolled": ("jasper_ridge", "landsat8_momotombo"), "prior": tuple(SCENES)}
+"""Those of a family where none are named: networks that learned with known sensors are not asked for others."""
+
+DATA_TASKS = {"jasper_ridge": "hs_ms", "landsat8_momotombo": "pansharpening"}
+"""The task on an embedded scene."""
 
 SEEDS = (0, 1, 2)
 SHORT = 300.0
@@ -129,7 +140,7 @@ class Settings:
     Attributes:
         family: whose systems take part, beside the classical ones.
         systems: of the family, all by default.
-        scenes: where they are judged.
+        scenes: where they are judged, of `SCENES`; by default where `FAMILY_SCENES` says.
         budget: seconds after which the training or fit of a run ends, whatever its steps.
         out: folder of the runs and results; a folder that holds some is gone on with.
         smoke: everything tiny: does it run?
@@ -137,10 +148,15 @@ class Settings:
 
     family: Literal["unrolled", "prior"] = "unrolled"
     systems: tuple[str, ...] = ()
-    scenes: tuple[str, ...] = tuple(SCENES)
+    scenes: tuple[str, ...] = ()
     budget: float | None = None
     out: Path = Path("runs/compare")
     smoke: bool = False
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The scenes, also where none are named."""
+        return self.scenes or FAMILY_SCENES[self.family]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,9 +203,14 @@ class Run:
         return found
 
 
+def scene_name(experiment: Experiment) -> str:
+    """Its name in `SCENES`."""
+    return f"{experiment.data}_blind" if experiment.blind else experiment.data
+
+
 def run_in(out: Path, system: str, experiment: Experiment) -> Run:
     """A run whose folder lies in ``out``."""
-    folder = out / f"{system}-{experiment.data}-{experiment.seed}"
+    folder = out / f"{system}-{scene_name(experiment)}-{experiment.seed}"
     return Run(system, dataclasses.replace(experiment, out=folder))
 
 
@@ -214,11 +235,11 @@ def planned(settings: Settings, protocol: Mapping[str, Changes] = PROTOCOL) -> l
         run_in(
             settings.out,
             row.name,
-            Experiment(**{**protocol[row.name], **SLOW.get((row.name, scene), {}), **common, "data": scene}),
+            Experiment(**{**protocol[row.name], **SLOW.get((row.name, place["data"]), {}), **common, **place}),
         )
-        for scene in settings.scenes
+        for place in map(SCENES.__getitem__, settings.places)
         for row in chosen
-        if SCENES[scene] in row.tasks
+        if DATA_TASKS[place["data"]] in row.tasks
     ]
 
 
@@ -293,11 +314,13 @@ class Scene:
         where: the pair that is judged.
         classical: folder of what classical systems did there.
         runs: with the first seed.
+        blind: whether systems are not told the sensors.
     """
 
     where: Judged
     classical: Path
     runs: Sequence[Run]
+    blind: bool = False
 
     def judge(self, smoke: bool) -> list[str]:
         """Judges the classical systems that have not been judged yet, and returns what went wrong.
@@ -307,14 +330,17 @@ class Scene:
         """
         self.classical.mkdir(exist_ok=True)
         rows, failed = self.rows(), []
-        if any(row.protocol != plain(self.where.protocol) for row in rows):
+        contest = contest_on(self.where, self.blind)
+        if any(row.protocol != plain(contest.protocol) for row in rows):
             raise InputError(f"{self.classical} holds results under another protocol; remove it or name another --out.")
         for name in classical(self.where.name, smoke):
             if name in [row.system for row in rows]:
                 continue
             try:
                 with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-                    rows.append(process.submit(trial, self.where.name, smoke, name, self.classical).result())
+                    rows.append(
+                        process.submit(trial, self.where.name, smoke, self.blind, name, self.classical).result()
+                    )
             except (JFusionError, BrokenProcessPool) as error:
                 failed.append(f"{name} on {self.where.name}: {error}")
             write_results(self.classical / "results.json", rows)
@@ -335,7 +361,11 @@ class Scene:
         results = [result for _, result in self.finished()]
         waiting = [again.name for run in self.runs for again in wanted(run) if again.finished() is None]
         lines = section(results, self.rows())
-        return [f"#{lines[0]}", *lines[1:], *(["", f"Not finished: {', '.join(waiting)}."] if waiting else [])]
+        return [
+            f"#{lines[0]}{', blind' * self.blind}",
+            *lines[1:],
+            *(["", f"Not finished: {', '.join(waiting)}."] if waiting else []),
+        ]
 
     def section(self, out: Path) -> SceneSection:
         """What the page, which lies in ``out``, says."""
@@ -348,7 +378,7 @@ class Scene:
         unrolled = next((entry.row.system for entry in found if entry.row.family == "unrolled"), "")
         best = next((run for run, _ in results if run.system == unrolled), None)
         return SceneSection(
-            title=self.where.name,
+            title=self.where.name + ", blind" * self.blind,
             text="",
             facts=facts(outline, ratio=test.model.ratio),
             inputs={key: np.asarray(observed[0]) for key, observed in test.observation.items()},
@@ -364,10 +394,10 @@ class Scene:
         )
 
 
-def trial(scene: str, smoke: bool, name: str, folder: Path) -> Row:
+def trial(scene: str, smoke: bool, blind: bool, name: str, folder: Path) -> Row:
     """What one classical system does; in a process of its own, where the memory that others took is not at hand."""
     use_all_cores()
-    return contest_on(pair_of(scene, smoke), blind=False).try_system(name, folder).row
+    return contest_on(pair_of(scene, smoke), blind).try_system(name, folder).row
 
 
 def with_note(entry: Entry) -> Row:
@@ -413,7 +443,7 @@ def compare(settings: Settings, protocol: Mapping[str, Changes] = PROTOCOL) -> P
     for run in first:
         for again in (run, *run.repeats):
             again.finished()
-    scenes = [scene_of(name, settings, first) for name in settings.scenes]
+    scenes = [scene_of(name, settings, first) for name in settings.places]
     failed = [failure for scene in scenes for failure in scene.judge(settings.smoke)]
 
     def publish() -> None:
@@ -432,19 +462,22 @@ def compare(settings: Settings, protocol: Mapping[str, Changes] = PROTOCOL) -> P
 
 def scene_of(name: str, settings: Settings, first: Sequence[Run]) -> Scene:
     """A scene with its runs."""
-    runs = [run for run in first if run.experiment.data == name]
-    return Scene(pair_of(name, settings.smoke), settings.out / f"classical-{name}", runs)
+    runs = [run for run in first if scene_name(run.experiment) == name]
+    place = SCENES[name]
+    return Scene(
+        pair_of(place["data"], settings.smoke), settings.out / f"classical-{name}", runs, place.get("blind", False)
+    )
 
 
-def pair_of(scene: str, smoke: bool) -> Judged:
-    """The pair that is judged on a scene."""
-    experiment = Experiment(data=scene)
+def pair_of(data: str, smoke: bool) -> Judged:
+    """The pair that is judged on an embedded scene."""
+    experiment = Experiment(data=data)
     return next(iter(ground(experiment.tiny() if smoke else experiment, learns=False).judged))
 
 
-def classical(scene: str, smoke: bool) -> list[str]:
-    """The classical systems that are judged on a scene; with ``smoke`` the trivial baseline alone."""
-    task = TASKS[SCENES[scene]]
+def classical(data: str, smoke: bool) -> list[str]:
+    """The classical systems that are judged on an embedded scene; with ``smoke`` the trivial baseline alone."""
+    task = TASKS[DATA_TASKS[data]]
     rows = [row for row in catalogue.systems().values() if row.family == "classical" and task.name in row.tasks]
     return [row.name for row in rows if not smoke or row.name == task.baseline]
 

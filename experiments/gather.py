@@ -13,7 +13,7 @@ import importlib
 import json
 import math
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from experiments.runner import SHOWN, Cost, mean, means
 from jfusion.data import scenes
 from jfusion.errors import InputError
 from jfusion.files import replaced
+from jfusion.report.compare import SENSOR_ERRORS
 from jfusion.report.results import (
     Row,
     display,
@@ -201,11 +202,12 @@ def section(runs: Sequence[Finished], beside: Sequence[Row] = ()) -> list[str]:
     """
     lines_of = entries(runs, beside)
     first, costs = lines_of[0].row, [entry.cost for entry in lines_of]
-    heads = ["system", "family", *(f"{display(n).label} {display(n).arrow}" for n in SHOWN), "parameters", "steps"]
+    shown = [*SHOWN, *(name for name in SENSOR_ERRORS if any(name in entry.row.metrics for entry in lines_of))]
+    heads = ["system", "family", *(f"{display(n).label} {display(n).arrow}" for n in shown), "parameters", "steps"]
     heads += ["training s", "s", "MiB", "note"]
     lines = [f"# {first.scene}, {first.task.replace('_', ' ')}", "", markdown_line(heads)]
     lines.append(markdown_line(["---", "---", *["---:"] * (len(heads) - 3), "---"]))
-    columns = [_column(name, lines_of) for name in SHOWN]
+    columns = [_column(name, lines_of) for name in shown]
     for entry, cost, *cells in zip(lines_of, costs, *columns, strict=True):
         row = entry.row
         training = ["–"] * 2 if cost is None else [f"{cost.steps:,}", seconds_text(cost.seconds)]
@@ -253,7 +255,7 @@ def markdown(runs: Sequence[Finished]) -> str:
     return "\n".join([*section(runs), "", *environments(runs)]) + "\n"
 
 
-def markdown_line(cells: Sequence[str]) -> str:
+def markdown_line(cells: Iterable[str]) -> str:
     """A line of a table."""
     return f"| {' | '.join(cells)} |"
 

@@ -246,7 +246,7 @@ def contest_on(image: Judged, blind: bool) -> Contest:
         protocol = {**protocol, "model": "PSF and SRF estimated from the pair"}
     return Contest(
         image.name, image.test.observation, model, image.outline, protocol, image.reference,
-        data_range=image.data_range,
+        data_range=image.data_range, sensors=image.test.model if blind and image.test.model.known else None,
     )  # fmt: skip
 
 

@@ -129,7 +129,7 @@ def fuse(arguments: argparse.Namespace) -> None:
     from jfusion.progress import bar
 
     names = ("system", "lr_key", "guide_key", "lr_sensor", "guide_sensor", "nodata", "weights", "budget", "seed",
-             "tile", "memory", "dtype", "overwrite", "register", "keep")  # fmt: skip
+             "tile", "memory", "dtype", "overwrite", "register", "estimate", "keep")  # fmt: skip
     options = {name: getattr(arguments, name) for name in names}
     if (level := arguments.uncertainty) is not None:
         if not 1 <= level < 100:
@@ -298,6 +298,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--nodata", type=float, metavar="NUMBER", help="value of invalid pixels (default: the files' own)")
     sub.add_argument("--weights", type=Path, metavar="FILE", help="weights of a trained system (safetensors)")
     sub.add_argument("--register", action="store_true", help="LR may be shifted, turned or deformed against GUIDE")
+    sub.add_argument(
+        "--estimate", action="store_true",
+        help="estimate unknown sensors first, also for systems that would learn them with the product",
+    )  # fmt: skip
     sub.add_argument("--save-weights", type=Path, metavar="FILE", help="keep what was trained")
     sub.add_argument("--budget", type=float, metavar="SECONDS", help="time for training or fitting")
     sub.add_argument("--seed", type=int, default=0, metavar="N", help="of parameters and patches (default: 0)")

@@ -27,6 +27,9 @@ CONVENTIONS: dict[str, tuple[str, str]] = {
     },
     "residual lr": ("relative residual of the product seen by the low-resolution sensor", "|A x - y| / |y|"),
     "residual guide": ("relative residual of the product seen by the guide's sensor", "|A x - y| / |y|"),
+    "PSF error": ("relative distance of the PSF that was found from the true one", "|B̂ - B| / |B|"),
+    "SRF error": ("relative distance of the spectral response that was found from the true one", "|R̂ - R| / |R|"),
+    "SRF error on lr": ("the same of what the spectral responses make of lr", "|R̂ y - R y| / |R y|"),
 }
 """What each metric computes and where it comes from, by name."""
 

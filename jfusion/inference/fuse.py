@@ -148,6 +148,7 @@ def fuse(
     cog: bool = True,
     overwrite: bool = False,
     register: bool = False,
+    estimate: bool = False,
     uncertainty: float | None = None,
     keep: Path | None = None,
     progress: Progress = silent,
@@ -174,6 +175,7 @@ def fuse(
         overwrite: replace an existing output, which stays until the new one is complete.
         register: whether ``lr`` may be displaced against the guide; see `jfusion.operators.registration`. The product
             is invalid where a displaced ``lr`` shows nothing.
+        estimate: whether unknown sensors are estimated first also where the system would learn them with the product.
         uncertainty: level, between 0 and 1, of an interval about the product of a fitted system; the output then has
             one more band, the mean over bands of half its width, see `jfusion.inference.uncertainty`.
         keep: folder from which a training or fit goes on after a kill.
@@ -208,7 +210,7 @@ def fuse(
             check_interval(row, (lr_outline.height, lr_outline.width), sources.geometry.ratio, uncertainty)
             settings["uncertainty"], outline = uncertainty, with_half_width(outline, uncertainty)
         with geotiff.open_writer(output, outline, dtype=dtype, cog=cog, overwrite=overwrite) as writer:
-            work = partial(_whole, registering=register) if layout.windows == 1 else _windowed
+            work = partial(_whole, registering=register, estimating=estimate) if layout.windows == 1 else _windowed
             done = work(row, sources, layout, writer, settings)
     return Fused(
         output=output,
@@ -246,11 +248,14 @@ def _whole(
     writer: geotiff.WindowedWriter,
     settings: dict[str, Any],
     registering: bool,
+    estimating: bool,
 ) -> Done:
     pair = sources.pair(slice(0, layout.height), slice(0, layout.width))
     check_valid(pair)
     seen = jnp.asarray(pair.lr.valid)
-    done = run(system, pair.observation, pair.model, registering=registering, valid=seen, **settings)
+    done = run(
+        system, pair.observation, pair.model, registering=registering, valid=seen, estimating=estimating, **settings
+    )
     if done.registration is not None:
         mask = np.asarray(shown(done.registration.displacement, seen))
         pair = dataclasses.replace(pair, lr=dataclasses.replace(pair.lr, mask=mask))

@@ -89,9 +89,13 @@ def trained(
     return (result.network, note) if result.best is None else (result.best, f"{note}, the best by validation taken")
 
 
-def completed(system: System, observation: Observation, model: ObservationModel) -> tuple[ObservationModel, str]:
-    """The model with its unknown operators estimated where the system needs them, and a note that says so."""
-    if not system.needs_model or model.known:
+def completed(
+    system: System, observation: Observation, model: ObservationModel, estimating: bool = False
+) -> tuple[ObservationModel, str]:
+    """The model with its unknown operators estimated where the system needs them or it is asked for, and a note that
+    says so.
+    """
+    if not (system.needs_model or estimating) or model.known:
         return model, ""
     found = estimate(observation, model)
     return found.model, "observation model estimated from the pair"
@@ -111,6 +115,7 @@ def run(
     sizes: dict[str, Any] | None = None,
     registering: bool = False,
     valid: Array | None = None,
+    estimating: bool = False,
     folder: Path | None = None,
     resume: bool = True,
     uncertainty: float | None = None,
@@ -134,6 +139,8 @@ def run(
         sizes: of the network that is trained or fitted, the paper's by default.
         registering: whether `lr` may be displaced against the guide.
         valid: ``(h, w)``, which pixels of `lr` it is registered by; all by default.
+        estimating: whether unknown sensors are estimated first (`jfusion.operators.estimate`) also where the system
+            would learn them itself.
         folder: from which a training or fit goes on after a kill.
         resume: whether one in the folder is gone on with; otherwise there must be none.
         uncertainty: level, between 0 and 1, of the interval that a fitted product gets; its product is then the mean of
@@ -151,7 +158,7 @@ def run(
         given, found = observation, register(observation, model, valid) if registering else None
         if found is not None:
             observation = given | {"lr": in_place(given, displaced(model, found.displacement))}
-        model, note = completed(system, observation, model)
+        model, note = completed(system, observation, model, estimating)
         if found is not None and system.displaced:
             observation, model = given, displaced(model, found.displacement)
         parameters, network, half_width = None, None, None

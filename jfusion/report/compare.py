@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import Array
 
 from jfusion import catalogue
 from jfusion.data import geotiff
@@ -23,6 +24,9 @@ from jfusion.report.content import StageView
 from jfusion.report.results import Row, leading_metric, with_unit
 from jfusion.tasks import spatiospectral_task
 from jfusion.training.loop import Network
+
+SENSOR_ERRORS = ("PSF error", "SRF error", "SRF error on lr")
+"""Names of the metrics of `sensor_errors`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +57,8 @@ class Contest:
         data: pairs with truth to train on, None to train on the pair itself one ratio lower.
         data_range: full scale for PSNR and SSIM.
         mask: pixels that count, None for all.
+        sensors: the true ones where ``model`` keeps them back; how far those that were found are from them is then
+            among the metrics.
     """
 
     scene: str
@@ -64,6 +70,7 @@ class Contest:
     data: Simulation | None = None
     data_range: float = 1.0
     mask: np.ndarray | None = None
+    sensors: ObservationModel | None = None
 
     def try_system(self, name: str, folder: Path, /, *, quiet: bool = False, **settings: Any) -> Trial:
         """Runs one system, judges its product and writes it as ``folder/scene/name.tif``.
@@ -82,6 +89,8 @@ class Contest:
             values = without_reference(done.product, self.observation, done.model, self.mask)
         else:
             values = against_reference(product, self.reference, self.model.ratio, self.data_range, self.mask)
+        if self.sensors is not None and done.model.known:
+            values |= sensor_errors(done.model, self.sensors, self.observation["lr"])
         path = self.write(product, folder, name)
         row = Row(
             scene=self.scene,
@@ -152,6 +161,29 @@ def srf_matrix(model: ObservationModel) -> np.ndarray | None:
     """The spectral response ``(guide band, band)``, None if unknown."""
     spectral = model.operators["guide"]
     return np.asarray(spectral.srf) if isinstance(spectral, SpectralResponse) else None
+
+
+def sensor_errors(found: ObservationModel, true: ObservationModel, lr: Array) -> dict[str, float]:
+    """How far estimated sensors are from the true ones: norms of differences over those of the true ones.
+
+    A spectral response is determined by a pair only as far as its bands differ from each other, so that what it makes
+    of the bands that are there says more than its weights do.
+
+    Args:
+        found, true: with known operators.
+        lr: what the spectral responses are compared on, ``(batch, h, w, band)``.
+
+    Returns:
+        By the names `SENSOR_ERRORS`: of the first band's PSF, of the spectral weights, and of what they make of ``lr``.
+    """
+    side = 8 * true.ratio + 1
+    parts = (lambda m: psf_picture(m, side), srf_matrix, lambda m: np.asarray(m["guide"](lr)))
+    values = {}
+    for name, part in zip(SENSOR_ERRORS, parts, strict=True):
+        ours, theirs = part(found), part(true)
+        if ours is not None and theirs is not None:
+            values[name] = float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
+    return values
 
 
 def rows_of(trials: Mapping[str, Trial]) -> Sequence[Row]:

@@ -98,6 +98,9 @@ _DISPLAYS = {
     "qnr": Display("QNR", 4, "max"),
     "d_lambda": Display("D_λ", 4, "min"),
     "d_s": Display("D_S", 4, "min"),
+    "psf error": Display("PSF error", 3, "min"),
+    "srf error": Display("SRF error", 3, "min"),
+    "srf error on lr": Display("SRF error on lr", 4, "min"),
 }
 _RESIDUAL = "residual "
 

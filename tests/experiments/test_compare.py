@@ -11,7 +11,20 @@ import pytest
 import tyro
 
 from experiments import compare
-from experiments.compare import PROTOCOL, SCENES, SEEDS, SHORT, Run, Scene, Settings, attempt, planned, work
+from experiments.compare import (
+    DATA_TASKS,
+    FAMILY_SCENES,
+    PROTOCOL,
+    SCENES,
+    SEEDS,
+    SHORT,
+    Run,
+    Scene,
+    Settings,
+    attempt,
+    planned,
+    work,
+)
 from experiments.gather import command
 from experiments.places import REGIONS
 from experiments.runner import Experiment
@@ -50,7 +63,7 @@ def finish(run: Run, psnr: float, seconds: float) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_system_has_its_line(name: str) -> None:
     """And the command line asks its script for what the line says."""
-    experiment = Experiment(data=next(iter(SCENES)), seed=1, budget=9.0, out=Path("here"), **PROTOCOL[name])
+    experiment = Experiment(data=next(iter(DATA_TASKS)), seed=1, budget=9.0, out=Path("here"), **PROTOCOL[name])
     words = command(name, plain(dataclasses.asdict(experiment)))
     default = importlib.import_module(f"experiments.{name}").EXPERIMENT
     assert words[:2] == ["-m", f"experiments.{name}"]
@@ -58,10 +71,12 @@ def test_every_system_has_its_line(name: str) -> None:
 
 
 def test_scenes_and_classical_systems() -> None:
-    assert set(SCENES) <= set(REGIONS)
+    assert {place["data"] for place in SCENES.values()} == set(DATA_TASKS) <= set(REGIONS)
+    assert set().union(*FAMILY_SCENES.values()) == set(SCENES)
+    assert all(compare.scene_name(Experiment(**place)) == name for name, place in SCENES.items())
     rows = {row.name for row in catalogue.systems().values() if row.family == "classical"}
-    assert set().union(*(compare.classical(scene, smoke=False) for scene in SCENES)) == rows
-    for scene, task in SCENES.items():
+    assert set().union(*(compare.classical(scene, smoke=False) for scene in DATA_TASKS)) == rows
+    for scene, task in DATA_TASKS.items():
         assert compare.classical(scene, smoke=True) == [TASKS[task].baseline]
 
 

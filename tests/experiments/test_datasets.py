@@ -182,6 +182,7 @@ def test_blind_systems_are_not_told_the_sensors(archive: Archive) -> None:
     assert blind.model.operators == {"lr": None, "guide": None}
     assert blind.model.grid == told.model.grid
     assert "estimated" in blind.protocol["model"]
+    assert (told.sensors, blind.sensors) == (None, image.test.model)
 
 
 @pytest.mark.parametrize(("data", "protocol"), [("cave/first20", sun.PAPER.protocol), ("pancollection_wv3", None)])
