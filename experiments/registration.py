@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -25,11 +25,12 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from jfusion import catalogue
 from jfusion.cli import answered, use_all_cores
 from jfusion.data import scenes
-from jfusion.data.simulate import Protocol, Simulation, reduce, simulate
+from jfusion.data.simulate import Protocol, Simulation, observe, reduce, simulate
 from jfusion.inference.pair import make_pair
 from jfusion.inference.run import run
 from jfusion.metrics import psnr
-from jfusion.operators import SpatialResponse
+from jfusion.operators import SpatialResponse, SpectralResponse
+from jfusion.operators.estimate import estimate
 from jfusion.operators.registration import register
 
 Kind = Literal["affine", "field", "both"]
@@ -57,7 +58,7 @@ SIMULATED: dict[str, Protocol] = {
     "landsat8_liverpool": HYPERSPECTRAL,
     "landsat8_momotombo": HYPERSPECTRAL,
 }
-"""Scenes and how their pairs are made; a multispectral image with a panchromatic one is one ratio lower instead."""
+"""Scenes and how their pairs are made; see `pair_of`."""
 
 SYSTEMS: dict[str, dict[str, tuple[int, ...]]] = {
     "jasper_ridge": {"fuse": (0, 1, 2, 3), "miae": (0,)},
@@ -111,14 +112,24 @@ def displace(pair: Simulation, displacement: np.ndarray, seed: int) -> Simulatio
 
 
 def pair_of(name: str, protocol: Protocol) -> tuple[Simulation, float]:
-    """The whole of an embedded scene as a pair with truth, and its full scale."""
+    """The whole of an embedded scene as a pair with truth, and its full scale.
+
+    A multispectral image with a panchromatic one is one ratio lower: the multispectral image is the truth. Its guide is
+    made of it too, by the response that the real one seems to have, since nobody knows how the real two lie on each
+    other.
+    """
     images = scenes.load(name)
     if "hsi" in images:
         hsi = images["hsi"]
         assert hsi.wavelengths is not None
         return simulate(hsi.physical(), hsi.wavelengths, protocol), protocol.data_range
     real = make_pair(images["msi"], images["pan"])
-    pair = reduce(real.observation, real.model)
+    reduced = reduce(real.observation, real.model)
+    model = estimate(reduced.observation, reduced.model).model
+    pair = observe(
+        reduced.target, cast(SpatialResponse, model["lr"]), cast(SpectralResponse, model["guide"]), model.grid,
+        protocol.lr_snr_db, protocol.guide_snr_db, jax.random.key(protocol.seed),
+    )  # fmt: skip
     return pair, float(pair.target.max())
 
 
