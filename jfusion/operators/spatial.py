@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -22,8 +23,9 @@ from jfusion.operators.psf import Profiles
 Boundary = Literal["circular", "reflect", "valid"]
 Psf = Array | Profiles
 
-DIRECT_TAPS = 121
-"""Largest number of taps that a non-separable kernel applies by shifts; larger ones go through the FFT."""
+DIRECT_TAPS, DIRECT_TAPS_EACH = 121, 25
+"""Most taps that a non-separable kernel applies by shifts, in all and for each phase of the grid; others go through the
+FFT."""
 
 
 def check_boundary(boundary: str) -> None:
@@ -95,15 +97,28 @@ def _separable(x: Array, profiles: Profiles, ratio: int, phase: tuple[int, int],
     return jnp.einsum(along, columns, jnp.einsum(across, rows, x, precision="highest"), precision="highest")
 
 
+def _by_phase(source: np.ndarray, phase: int, ratio: int) -> np.ndarray:
+    """The pixels along one axis that taps reach, phase by phase, each with the same number of them."""
+    reached = np.concatenate([source[0, :0:-1], source[:, 0]])[phase:]
+    return np.pad(reached, (0, -len(reached) % ratio)).reshape(-1, ratio).T.ravel()
+
+
 def _shifts(x: Array, kernel: Array, ratio: int, phase: tuple[int, int], boundary: Boundary) -> Array:
+    """Sums the shifted images of each phase of the grid: so the derivatives too are sums of low resolution."""
     rows = tap_source(x.shape[-3], kernel.shape[0], 1, 0, boundary)
     columns = tap_source(x.shape[-2], kernel.shape[1], 1, 0, boundary)
-    height, width = rows.shape[0], columns.shape[0]
-    padded = jnp.take(x, np.concatenate([rows[0, :0:-1], rows[:, 0]]), axis=-3)
-    padded = jnp.take(padded, np.concatenate([columns[0, :0:-1], columns[:, 0]]), axis=-2)
+    height, width = (-(-(len(n) - p) // ratio) for n, p in zip((rows, columns), phase, strict=True))
+    padded = jnp.take(x, _by_phase(rows, phase[0], ratio), axis=-3)
+    padded = jnp.take(padded, _by_phase(columns, phase[1], ratio), axis=-2)
+    sides = [padded.shape[axis] // ratio for axis in (-3, -2)]
+    parts = [
+        jax.lax.split(part, [sides[1]] * ratio, axis=x.ndim - 2)
+        for part in jax.lax.split(padded, [sides[0]] * ratio, axis=x.ndim - 3)
+    ]
     flipped = kernel[::-1, ::-1].astype(x.dtype)
     return sum(
-        padded[..., phase[0] + i : i + height : ratio, phase[1] + j : j + width : ratio, :] * flipped[i, j]
+        parts[i % ratio][j % ratio][..., i // ratio : i // ratio + height, j // ratio : j // ratio + width, :]
+        * flipped[i, j]
         for i in range(kernel.shape[0])
         for j in range(kernel.shape[1])
     )  # type: ignore[return-value]
@@ -241,7 +256,7 @@ class SpatialResponse(LinearOperator):
             return _blocks(x, psf_kernel(self.psf), self.ratio)
         if isinstance(self.psf, tuple):
             return _separable(x, self.psf, self.ratio, self.phase, self.boundary)
-        if rows * columns <= DIRECT_TAPS:
+        if rows * columns <= min(DIRECT_TAPS, DIRECT_TAPS_EACH * self.ratio**2):
             return _shifts(x, self.psf, self.ratio, self.phase, self.boundary)
         return Decimate(self.ratio, self.phase)(_fourier(x, self.psf, self.boundary))
 
