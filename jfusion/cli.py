@@ -300,7 +300,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--register", action="store_true", help="LR may be shifted, turned or deformed against GUIDE")
     sub.add_argument(
         "--estimate", action="store_true",
-        help="estimate unknown sensors first, also for systems that would learn them with the product",
+        help="estimate the sensors from the pair, in place of their tables and of what a system would learn",
     )  # fmt: skip
     sub.add_argument("--save-weights", type=Path, metavar="FILE", help="keep what was trained")
     sub.add_argument("--budget", type=float, metavar="SECONDS", help="time for training or fitting")

@@ -175,7 +175,8 @@ def fuse(
         overwrite: replace an existing output, which stays until the new one is complete.
         register: whether ``lr`` may be displaced against the guide; see `jfusion.operators.registration`. The product
             is invalid where a displaced ``lr`` shows nothing.
-        estimate: whether unknown sensors are estimated first also where the system would learn them with the product.
+        estimate: whether the sensors are estimated from the pair first, in place of their tables and of what the system
+            would learn.
         uncertainty: level, between 0 and 1, of an interval about the product of a fitted system; the output then has
             one more band, the mean over bands of half its width, see `jfusion.inference.uncertainty`.
         keep: folder from which a training or fit goes on after a kill.

@@ -92,10 +92,14 @@ def trained(
 def completed(
     system: System, observation: Observation, model: ObservationModel, estimating: bool = False
 ) -> tuple[ObservationModel, str]:
-    """The model with its unknown operators estimated where the system needs them or it is asked for, and a note that
-    says so.
+    """The model with its unknown operators estimated where the system needs them, and a note that says so.
+
+    Args:
+        estimating: all operators are estimated, whatever is known of them and whoever would learn them.
     """
-    if not (system.needs_model or estimating) or model.known:
+    if estimating:
+        model = model.replace(operators=dict.fromkeys(model.operators))
+    elif model.known or not system.needs_model:
         return model, ""
     found = estimate(observation, model)
     return found.model, "observation model estimated from the pair"
@@ -139,8 +143,8 @@ def run(
         sizes: of the network that is trained or fitted, the paper's by default.
         registering: whether `lr` may be displaced against the guide.
         valid: ``(h, w)``, which pixels of `lr` it is registered by; all by default.
-        estimating: whether unknown sensors are estimated first (`jfusion.operators.estimate`) also where the system
-            would learn them itself.
+        estimating: whether the sensors are estimated from the pair first (`jfusion.operators.estimate`), whatever the
+            model knows of them, and not learned by the system.
         folder: from which a training or fit goes on after a kill.
         resume: whether one in the folder is gone on with; otherwise there must be none.
         uncertainty: level, between 0 and 1, of the interval that a fitted product gets; its product is then the mean of
