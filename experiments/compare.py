@@ -33,7 +33,7 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from experiments.gather import INCIDENTAL, Entry, Finished, command, entries, environments, options, read, section
+from experiments.gather import Entry, Finished, command, entries, environments, options, read, section, unlike
 from experiments.places import Judged
 from experiments.runner import SHOWN, Experiment, contest_on, ground
 from jfusion import catalogue
@@ -51,7 +51,7 @@ from jfusion.report.page import write_page
 from jfusion.report.results import Row, display, read_results, seconds_text, with_unit, write_results
 from jfusion.tasks import TASKS
 from jfusion.training import weights
-from jfusion.training.folder import differences, plain
+from jfusion.training.folder import plain
 
 Changes = Mapping[str, Any]
 """Settings of an `Experiment` by name; the others are its own."""
@@ -141,7 +141,8 @@ class Settings:
         family: whose systems take part, beside the classical ones.
         systems: of the family, all by default.
         scenes: where they are judged, of `SCENES`; by default where `FAMILY_SCENES` says.
-        budget: seconds after which the training or fit of a run ends, whatever its steps.
+        budget: seconds after which the training or fit of a run ends, whatever its steps. A training that took less
+            is not repeated for another budget, a fit is.
         out: folder of the runs and results; a folder that holds some is gone on with.
         smoke: everything tiny: does it run?
     """
@@ -194,8 +195,7 @@ class Run:
             return None
         found = read(self.experiment.out)
         asked = plain(dataclasses.asdict(self.experiment.tiny() if self.experiment.smoke else self.experiment))
-        was, now = ({k: v for k, v in used.items() if k not in INCIDENTAL} for used in (found.used, asked))
-        if changed := differences(was, now):
+        if changed := unlike(found, asked):
             raise InputError(
                 f"{self.experiment.out} holds a run of other settings: {'; '.join(changed)}. Remove it or name another "
                 "--out."

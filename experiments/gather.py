@@ -36,7 +36,7 @@ from jfusion.report.results import (
 )
 from jfusion.training.folder import differences, plain
 
-INCIDENTAL = ("seed", "out", "resume", "budget")
+INCIDENTAL = ("seed", "out", "resume")
 """Settings in which runs may differ that stand in one line of a table."""
 
 COLUMNS = (
@@ -186,10 +186,26 @@ def entries(runs: Sequence[Finished], beside: Sequence[Row] = ()) -> list[Entry]
     return sorted(found.values(), key=lambda entry: (not entry.row.is_baseline, -merit(SHOWN[0], entry.row)))
 
 
+def unlike(run: Finished, used: Mapping[str, Any]) -> list[str]:
+    """How settings differ from those of a finished run that may stand for them, one sentence part each.
+
+    What is `INCIDENTAL` does not count, nor does a budget that a training ended within. A fit gives each of its stages
+    a share of the budget, which may have cut it short all the same.
+
+    Args:
+        run: what was done.
+        used: settings, as JSON gives them.
+    """
+    budgets = [settings.get("budget") for settings in (run.used, used)]
+    within = run.cost is not None and all(budget is None or run.cost.seconds < budget for budget in budgets)
+    left = (*INCIDENTAL, "budget") if within else INCIDENTAL
+    was, now = ({name: value for name, value in settings.items() if name not in left} for settings in (run.used, used))
+    return differences(was, now)
+
+
 def _repeats(runs: Sequence[Finished]) -> Sequence[Finished]:
-    kept = [{name: value for name, value in run.used.items() if name not in INCIDENTAL} for run in runs]
-    for other in kept[1:]:
-        if changed := differences(kept[0], other):
+    for other in runs[1:]:
+        if changed := unlike(runs[0], other.used):
             raise InputError(f"runs of {runs[0].system} may differ in their seed alone, but: {'; '.join(changed)}.")
     return runs
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,6 @@ from jfusion.inference.run import run
 from jfusion.operators import Grid, SpatialResponse, SpectralResponse
 from jfusion.operators.psf import FWHM_PER_SIGMA, moving_psf
 from jfusion.progress import bar
-from jfusion.training import weights
 from jfusion.training.loop import Network, train
 from jfusion.training.many_sensors import ManySensors
 
@@ -142,16 +141,12 @@ def for_many(wavelengths: np.ndarray, smoke: bool = False) -> System:
     return dataclasses.replace(sun, method=dataclasses.replace(sun.method, stochastic=drawn.loss(sun.method.loss)))
 
 
-def kept(path: Path, make: Callable[[], Network]) -> Network:
-    """A trained network, read if it is there."""
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        weights.save(path, make())
-    return weights.load(path)
-
-
 def main(settings: Settings) -> None:
-    """Trains what is not there yet, and writes the table."""
+    """Trains what is not there yet, and writes the table.
+
+    Raises:
+        InputError: the folder holds trainings of other settings.
+    """
     hsi = scenes.load("jasper_ridge")["hsi"]
     assert hsi.wavelengths is not None
     image, wavelengths = hsi.physical(), hsi.wavelengths
@@ -161,13 +156,10 @@ def main(settings: Settings) -> None:
     sun, fusionnet = catalogue.get("sun"), catalogue.get("fusionnet")
 
     def trained(name: str, system: System, data: Simulation, **options: Any) -> Network:
-        def make() -> Network:
-            with bar(name) as progress:
-                return train(
-                    system, data, seed=settings.seed, folder=out / name, progress=progress, turn=False, **options
-                ).network
-
-        return kept(out / f"{name}.safetensors", make)
+        with bar(name) as progress:
+            return train(
+                system, data, seed=settings.seed, folder=out / name, progress=progress, turn=False, **options
+            ).network
 
     start = Sensors("landsat8_oli", ("B2", "B3", "B4", "B5"), 4).see(left, wavelengths, 1)
     for_all = trained("many", for_many(wavelengths, settings.smoke), start, steps=many, patch=48, batch=2)

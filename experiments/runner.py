@@ -77,11 +77,13 @@ class Experiment:
             Of a data set, regions of every image, all of it by default.
         blind: whether PSF and SRF are kept from the systems that are judged, which then estimate them.
         sizes: the paper's network, or a smaller one that trains within minutes on two cores.
-        steps: optimiser steps, the paper's by default.
+        steps: optimiser steps, the paper's by default. Of a fit, the number of the catalogue's row is scaled to it, and
+            each of its stages by the same factor: where known sensors spare a stage there are fewer steps, and where
+            the paper takes more at large ratios, more.
         patch, batch: of training, the paper's by default.
         turn: turn and mirror patches at random, also where the paper does not.
         pace: for runs much shorter than the paper's, see `jfusion.training.loop.train`.
-        budget: seconds after which training or fitting ends.
+        budget: seconds of all sittings together, with compilation, after which training or fitting ends.
         seed: of parameters and patches.
         validate: share of the rows or images to learn from that choose the best step instead, where the data set has no
             split for that; 0 for the last step.

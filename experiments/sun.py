@@ -1,4 +1,4 @@
-"""SUN, the subspace unrolled network of our own, after Simões et al., TGRS 53(6), 2015.
+"""SUN, the subspace unrolled network that is jfusion's own, after Simões et al., TGRS 53(6), 2015.
 
     python -m experiments.sun --out runs/sun
 

@@ -30,9 +30,12 @@ MAY_IMPORT = {
                "inference"},
     "unrolled": {"errors", "operators", "solvers", "catalogue", "tasks", "layers", "classical", "data",
                  "metrics", "training.losses"},
-    "priors": {"errors", "operators", "solvers", "catalogue", "tasks", "layers", "progress", "data"},
+    "priors": {"errors", "operators", "solvers", "catalogue", "tasks", "layers", "progress"},
 }  # fmt: skip
-"""Parts of the house by what they may import; the command line and the demonstration may import all."""
+"""Parts of the house by what they may import; the command line and the demonstration may import all.
+
+`priors` have no `data`, where truths are made.
+"""
 
 FREE = {"cli", "demo", "__init__"}
 

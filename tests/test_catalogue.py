@@ -19,6 +19,7 @@ from jfusion.inference.run import completed, count_parameters, run
 from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf
 from jfusion.tasks import SPATIOSPECTRAL, TASKS
 from jfusion.training.loop import build, train
+from priors.pair import Pair
 
 SYSTEMS = list(catalogue.systems().values())
 CLASSICAL = [s for s in SYSTEMS if isinstance(s.method, Classical)]
@@ -204,6 +205,10 @@ def test_fit(system: System, scene: np.ndarray) -> None:
 def test_fitters_cannot_receive_a_reference(system: System) -> None:
     names = set(inspect.signature(system.method.fit).parameters)  # type: ignore[union-attr]
     assert not names & {"target", "reference", "truth", "ground_truth"}
+
+
+def test_losses_of_a_fit_see_no_reference() -> None:
+    assert {field.name for field in dataclasses.fields(Pair)} == {"observation", "weight", "model"}
 
 
 def test_unknown_name_suggests_others() -> None:

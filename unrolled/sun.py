@@ -1,4 +1,4 @@
-"""SUN, subspace unrolled network: our own small network, built from the kit, that keeps the physics.
+"""SUN, subspace unrolled network: jfusion's own (2026), small, built from the kit, that keeps the physics.
 
 An unrolled half-quadratic splitting in the manner of Simões et al., 2015 (HySure) and Dian et al., 2021 (CNN-Fus). The
 scene is ``X = m + E c``: m the mean spectrum of the low-resolution image, E its principal components scaled to unit
@@ -204,16 +204,10 @@ SUN_SYSTEM = System(
     title="Subspace unrolled network (SUN)",
     family="unrolled",
     tasks=SPATIOSPECTRAL,
-    paper=Paper(
-        authors="M. Simões, J. Bioucas-Dias, L. B. Almeida, J. Chanussot",
-        year=2015,
-        title="A convex formulation for hyperspectral image superresolution via subspace-based regularization",
-        venue="IEEE Transactions on Geoscience and Remote Sensing 53(6)",
-        doi="10.1109/TGRS.2014.2375320",
-    ),
-    summary="Starts from FUSE in the principal components of the low-resolution image; each stage draws pixels that "
-    "the guide shows alike together, in shares that one small network finds for every component, and returns to both "
-    "images by the exact Gaussian posterior mean.",
+    paper=Paper(authors="jfusion", year=2026, title="Subspace unrolled network", venue="Unpublished"),
+    summary="After HySure (Simões 2015): starts from FUSE in the principal components of the low-resolution image; "
+    "each stage draws pixels that the guide shows alike together, in shares that one small network finds for every "
+    "component, and returns to both images by the exact Gaussian posterior mean.",
     method=Trained(
         network=SUN,
         loss=deeply_supervised,

@@ -11,6 +11,7 @@ from jfusion.classical.hypersharpening import known_response, shared_response, s
 from jfusion.classical.pixels import matmul
 from jfusion.classical.unmixing import endmembers
 from jfusion.operators import Decimate, Observation, ObservationModel, SpatialResponse, otf
+from jfusion.solvers import group_soft_threshold
 from jfusion.tasks import SPATIOSPECTRAL
 
 ENDMEMBERS = 10
@@ -32,13 +33,6 @@ def differences(x: Array) -> tuple[Array, Array]:
 def differences_adjoint(down: Array, along: Array) -> Array:
     """Adjoint of `differences`."""
     return jnp.roll(down, 1, 0) - down + jnp.roll(along, 1, 1) - along
-
-
-def vector_shrink(down: Array, along: Array, threshold: float) -> tuple[Array, Array]:
-    """Shortens the vector of all differences of a pixel, over directions and bands, by ``threshold``."""
-    length = jnp.sqrt(jnp.sum(down**2 + along**2, axis=-1, keepdims=True))
-    factor = jnp.maximum(1 - threshold / jnp.where(length > 0, length, 1), 0)
-    return down * factor, along * factor
 
 
 def abundances(
@@ -79,7 +73,7 @@ def abundances(
     def split(blurred: Array, plain: Array, down: Array, along: Array) -> tuple[Array, ...]:
         v1 = jnp.where(seen > 0, matmul(from_lr + PENALTY * blurred, solve_lr), blurred)
         v2 = matmul(from_guide + PENALTY * plain, solve_guide)
-        return v1, v2, *vector_shrink(down, along, TV_WEIGHT / PENALTY)
+        return v1, v2, *group_soft_threshold(jnp.stack([down, along]), TV_WEIGHT / PENALTY, axis=(0, -1))
 
     def step(_: int, state: State) -> State:
         v, d = state[1:]

@@ -101,14 +101,14 @@ def turned(data: Simulation, turn: Turn) -> Simulation | None:
     """The pairs turned, cut by up to a low-resolution pixel so that they lie on the same grid again; no copies.
 
     A grid that is not nested is not symmetric: mirrored, its low-resolution pixels lie on other high-resolution ones.
-    None where that takes them between pixels.
+    None where that takes them between pixels or, at ratio 1, onto others.
     """
     grid, transpose, mirrored = data.model.grid, turn[0], turn[1:]
     centre = grid.centre[::-1] if transpose else grid.centre
     parts: dict[int, list[slice]] = {1: [slice(None)], grid.ratio: [slice(None)]}
     for axis in range(2):
         late = (grid.ratio - 1 - centre[axis] if mirrored[axis] else centre[axis]) - grid.centre[axis]
-        if late != int(late):
+        if late != int(late) or (late and grid.ratio == 1):
             return None
         rows = np.shape(data.target)[2 - axis if transpose else 1 + axis] // grid.ratio
         begin, end = int(late < 0), rows - int(late > 0)

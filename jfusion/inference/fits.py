@@ -48,16 +48,18 @@ class Course:
         progress: also called.
         planned: steps that the fit was to have before a budget shortened it; 0 where it has not begun.
         done: steps until now.
+        total: steps that the fit is to have.
         figures: of the last step.
     """
 
     progress: Progress
     planned: int = 0
     done: int = 0
+    total: int = 0
     figures: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __call__(self, done: int, total: int, values: Mapping[str, float]) -> None:
-        self.planned, self.done, self.figures = self.planned or total, done, values
+        self.planned, self.done, self.total, self.figures = self.planned or total, done, total, values
         self.progress(done, total, values)
 
     @property
@@ -94,9 +96,9 @@ class Keeper:
         return dataclasses.replace(fresh, **plain, **saved.arrays)
 
     def save(self, state: Any) -> None:
-        """Keeps the state, whenever `SECONDS` have gone by, and obeys SIGTERM."""
+        """Keeps the state, whenever `SECONDS` have gone by and at the end of the fit, and obeys SIGTERM."""
         now = time.monotonic()
-        due = now - self._saved >= SECONDS
+        due = now - self._saved >= SECONDS or self.course.done == self.course.total
         if due:
             self._saved = now
         plain, arrays = _split(state)

@@ -24,7 +24,8 @@ class Grid:
         ratio: high-resolution pixels per low-resolution pixel, an integer of at least 1.
         centre: (row, column) of the high-resolution pixel, counted from 0 and possibly fractional, on which the
             centre of the low-resolution pixel (0, 0) falls. ``(ratio - 1) / 2`` for nested (block-centred) grids;
-            an integer where pixel centres coincide, as on Landsat.
+            an integer where pixel centres coincide, as on Landsat. It lies between -0.5 and ``ratio - 0.5``,
+            the outer edges of the pixels 0 to ``ratio - 1``.
     """
 
     ratio: int
@@ -33,10 +34,10 @@ class Grid:
     def __post_init__(self) -> None:
         if self.ratio != int(self.ratio) or self.ratio < 1:
             raise InputError(f"the ratio must be an integer of at least 1, but is {self.ratio}; resample one image.")
-        if not all(0 <= c <= self.ratio - 1 for c in self.centre):
+        if not all(-0.5 <= c <= self.ratio - 0.5 for c in self.centre):
             raise InputError(
-                f"the centre of the first low-resolution pixel must lie between 0 and ratio - 1 = {self.ratio - 1}, "
-                f"but is {self.centre}; crop both images to their common extent."
+                f"the centre of the first low-resolution pixel must lie between -0.5 and ratio - 0.5 = "
+                f"{self.ratio - 0.5}, but is {self.centre}; crop both images to their common extent."
             )
 
     @staticmethod
@@ -47,9 +48,10 @@ class Grid:
     @property
     def phase(self) -> tuple[int, int]:
         """Index of the first high-resolution row and column that decimation picks."""
-        return math.floor(self.centre[0]), math.floor(self.centre[1])
+        row, column = (min(max(math.floor(c), 0), self.ratio - 1) for c in self.centre)
+        return row, column
 
     @property
     def shift(self) -> tuple[float, float]:
-        """What is left of the centre after `phase`, in [0, 1): the PSF has to carry it."""
+        """What is left of the centre after `phase`, from -0.5 to below 1: the PSF has to carry it."""
         return self.centre[0] - self.phase[0], self.centre[1] - self.phase[1]

@@ -79,7 +79,7 @@ class Training:
         network: after the last step.
         losses: of the network at the reported steps, in order.
         steps: done in all.
-        seconds: since this call began to train.
+        seconds: of all sittings together, with compilation.
         best: the network that was best on the held-out images, None where there are none.
     """
 
@@ -145,7 +145,8 @@ def train(
         steps, patch, batch, turn: in place of the recipe's.
         pace: for runs much shorter than the paper's: learning rates are this many times the recipe's, rise to that over
             the first steps and fall to zero at the last.
-        budget: seconds after which training ends early; the learning rate then ends where it is.
+        budget: seconds, of all sittings together and with compilation, after which training ends early; the learning
+            rate then ends where it is. There is at least one step.
         progress: called every few steps.
         validation: pairs with truth from another region, on which the best step is chosen by the system's loss.
         start: a trained network of the system whose parameters training starts from, in its sizes and its units; it
@@ -187,7 +188,7 @@ def train(
         held_out = Batch(observation, target)
     best: PlayerState | None = None
     first = None if start is None else jax.tree.map(jnp.copy, state.players[NETWORK])
-    began = time.perf_counter()
+    began, spent = time.perf_counter(), 0.0
 
     with ExitStack() as stack:
         run: Run | None = None
@@ -205,7 +206,7 @@ def train(
             run = stack.enter_context(open_run(folder, settings))
             done, state, record = run.resume(state, resume)
             history = _History(**record.get("history", {}))
-            best = _best(run, state, history)
+            best, spent = _best(run, state, history), record.get("seconds", 0.0)
             stack.enter_context(run.writing(done))
         source = turned_crops(data, patch, seed) if turn else crops(data, patch, seed)
         read = stacked if run is None else loader
@@ -223,12 +224,14 @@ def train(
             best, history.best = first, judge(first, held_out, held_out_model)
         batches = devices.prefetch(chain([example], batches))
 
-        while done < steps:
+        last = done == steps or (done > 0 and budget is not None and spent >= budget)
+        while not last:
             state, values = step(state, next(batches), model)
             done += 1
             if budget is not None:
                 values[NETWORK].block_until_ready()
-            last = done == steps or (budget is not None and time.perf_counter() - began >= budget)
+            seconds = spent + time.perf_counter() - began
+            last = done == steps or (budget is not None and seconds >= budget)
             report, look = last or done % REPORT_EVERY == 0, last or done % every == 0
             figures: dict[str, float] = {}
             if report or look:
@@ -245,16 +248,15 @@ def train(
                 progress(done, steps, figures)
             if run is not None:
                 run.checkpoints.best = history.best_step
-                run.after(done, state, figures, {"history": dataclasses.asdict(history), "batches": done}, save=look)
-            if last:
-                break
+                told = {"history": dataclasses.asdict(history), "batches": done, "seconds": seconds}
+                run.after(done, state, figures, told, save=look)
         if run is not None:
             run.checkpoints.wait()
 
     def network(player: PlayerState) -> Network:
         return Network(system, bands, sizes or {}, merge(players[NETWORK], jax.device_get(player)), scale)
 
-    seconds = time.perf_counter() - began
+    seconds = spent + time.perf_counter() - began
     chosen = None if best is None else network(best)
     return Training(network(state.players[NETWORK]), history.losses, done, seconds, chosen)
 

@@ -17,7 +17,7 @@ from jfusion.classical.hypersharpening import (
 )
 from jfusion.classical.pixels import band_std, least_squares, ratio_or_one, regress, subspace
 from jfusion.classical.unmixing import endmembers, update_abundances, update_spectra
-from jfusion.classical.variational import differences, differences_adjoint, vector_shrink
+from jfusion.classical.variational import differences, differences_adjoint
 from jfusion.errors import InputError
 from jfusion.operators import (
     BlockAverage,
@@ -175,21 +175,3 @@ def test_differences_and_their_adjoint(rng):
     np.testing.assert_allclose(
         jnp.vdot(down, y[0]) + jnp.vdot(along, y[1]), jnp.vdot(x, differences_adjoint(*y)), rtol=1e-4
     )
-
-
-def test_vector_shrink_minimises_its_objective(rng):
-    """No other pair of vectors has a smaller ``|v - x|^2 / 2 + threshold sum |v|``."""
-    x = rng.standard_normal((2, 4, 4, 3)).astype(np.float32)
-
-    def objective(down: np.ndarray, along: np.ndarray) -> float:
-        length = np.sqrt(np.sum(down**2 + along**2, axis=-1))
-        return float(0.5 * (np.sum((down - x[0]) ** 2) + np.sum((along - x[1]) ** 2)) + 2.0 * np.sum(length))
-
-    v = np.asarray(vector_shrink(*x, 2.0))
-    assert (v[0] == 0).all(-1).any()
-    assert (v[0] != 0).any()
-    for scale in (1e-1, 1e-2):
-        for _ in range(5):
-            moved = [a + scale * rng.standard_normal(a.shape).astype(np.float32) for a in v]
-            assert objective(*moved) > objective(*v)
-    np.testing.assert_array_equal(vector_shrink(*[jnp.zeros((2, 2, 1))] * 2, 1.0)[0], 0)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from jfusion.data.geometry import pair_grid
 from jfusion.data.scene import Scene
 from jfusion.errors import InputError
+from jfusion.operators import Grid
 
 NORTH_UP = Affine(1, 0, 0, 0, -1, 0)
 
@@ -59,6 +60,7 @@ def test_cropped_pair_is_consistent_with_its_transforms(ratio, row, col, lr_size
     x, y = ~block.transform @ (part.transform @ (0.5, 0.5))
     assert found.centre == pytest.approx((y - 0.5, x - 0.5), abs=1e-4)
     assert max(abs(offset) for offset in found.offset) * ratio <= 0.5 + 1e-4
+    assert Grid(found.ratio, found.centre).centre == found.centre
 
 
 def test_landsat_centres_coincide():

@@ -182,7 +182,6 @@ def test_windows_are_the_whole(tmp_path):
         assert reader.shape == (40, 30, 2)
         assert reader.outline.image.nbytes > reader.outline.image.base.nbytes
         block = reader.read(slice(2, 9), slice(-29, None))
-        assert not reader.single_block
         np.testing.assert_array_equal(block.image, image[2:9, 1:])
         np.testing.assert_array_equal(block.mask, scene.mask[2:9, 1:])
         assert block.transform == TRANSFORM @ Affine.translation(1, 2)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments import fusionnet, mhf_net
-from experiments.gather import markdown, read
+from experiments.gather import markdown, read, unlike
 from experiments.runner import Experiment
 from jfusion.errors import InputError
 from jfusion.report.results import Row, write_results
@@ -69,3 +69,17 @@ def test_seeds_of_one_system_make_one_line(tmp_path) -> None:
     other = finished(tmp_path / "c", "mhf_net", mhf_net.EXPERIMENT, {"cubic": 9.0, "mhf_net": 1.0}, {"ratio": 2})
     with pytest.raises(InputError, match="steps was 9 and is now None"):
         markdown([read(runs[0]), read(other)])
+
+
+def test_a_budget_tells_runs_apart_unless_a_training_ended_within_it(tmp_path) -> None:
+    experiment = dataclasses.replace(mhf_net.EXPERIMENT, budget=60.0)
+    fitted = read(finished(tmp_path / "a", "mhf_net", experiment, {"mhf_net": 11.0}, {"ratio": 2}))
+    trained = dataclasses.replace(fitted, record={**fitted.record, "training": {"steps": 7, "seconds": 50.0}})
+    assert unlike(trained, {**trained.used, "budget": 600.0, "seed": 1}) == []
+    assert unlike(trained, {**trained.used, "budget": None}) == []
+    assert unlike(trained, {**trained.used, "budget": 40.0}) == ["budget was 60.0 and is now 40.0"]
+    assert unlike(fitted, {**fitted.used, "budget": 600.0}) == ["budget was 60.0 and is now 600.0"]
+    other = dataclasses.replace(experiment, budget=600.0, seed=1)
+    longer = read(finished(tmp_path / "b", "mhf_net", other, {"mhf_net": 12.0}, {"ratio": 2}))
+    with pytest.raises(InputError, match="budget was"):
+        markdown([fitted, longer])

@@ -1,9 +1,13 @@
 """The experiment on many sensors, without its trainings."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import pytest
 
 from experiments import many_sensors
-from experiments.many_sensors import CASES, HELD_OUT, markdown
+from experiments.many_sensors import CASES, HELD_OUT, Settings, markdown
 from jfusion import sensors
 from jfusion.operators import relative_residual
 from jfusion.training.many_sensors import ManySensors
@@ -30,15 +34,23 @@ def test_every_pair_can_be_made_and_its_rival_has_the_same_bands_and_ratio() -> 
         assert float(relative_residual(made.model(made.target)["lr"], made.observation["lr"])[0]) < 0.03
 
 
-def test_what_is_kept_is_not_made_again(tmp_path, monkeypatch) -> None:
-    saved = []
-    monkeypatch.setattr(many_sensors.weights, "save", lambda path, network: (saved.append(network), path.touch()))
-    monkeypatch.setattr(many_sensors.weights, "load", lambda path: path)
-    for _ in range(2):
-        assert (
-            many_sensors.kept(tmp_path / "new" / "x.safetensors", lambda: "network") == tmp_path / "new/x.safetensors"
-        )
-    assert saved == ["network"]
+def test_a_training_goes_on_in_its_folder_under_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that `jfusion.training.loop.train` refuses to go on with others."""
+    asked: list[dict[str, Any]] = []
+
+    class Stopped(Exception):
+        pass
+
+    def train(system, data, **options):
+        asked.append(options)
+        raise Stopped
+
+    monkeypatch.setattr(many_sensors, "train", train)
+    with pytest.raises(Stopped):
+        many_sensors.main(Settings(out=tmp_path, steps=7, seed=3))
+    assert asked[0]["folder"] == tmp_path / "many"
+    assert (asked[0]["steps"], asked[0]["seed"]) == (7, 3)
+    assert asked[0].get("resume", True)
 
 
 def test_table_has_a_line_for_each_pair() -> None:

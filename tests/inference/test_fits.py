@@ -96,6 +96,17 @@ def test_another_fit_is_refused(tmp_path: Path) -> None:
         run(MIAE, *blind(), **SETTINGS, folder=folder, resume=False)
 
 
+def test_what_a_budget_ended_is_not_fitted_again(tmp_path: Path) -> None:
+    settings = {**SETTINGS, "budget": 1e-3, "folder": tmp_path / "run"}
+    whole, share = fits.fit(MIAE, *blind(), jax.random.key(0), **settings)
+    assert 0 < share < 1
+    calls: list[int] = []
+    done, again = fits.fit(MIAE, *blind(), jax.random.key(0), **settings, progress=lambda d, *_: calls.append(d))
+    assert calls == []
+    assert again == share
+    np.testing.assert_array_equal(done.product, whole.product)
+
+
 def test_a_budget_is_that_of_all_sittings() -> None:
     keeper = fits.Keeper(None, 4, {"seconds": 30.0}, fits.Course(print))  # type: ignore[arg-type]
     assert keeper.left(None) is None

@@ -179,7 +179,8 @@ def test_box_psf_on_a_nested_grid_is_the_block_average():
 
 
 def test_psfs_sum_to_one_and_are_centred_on_the_low_resolution_pixel():
-    for grid in (Grid.nested(2), Grid.nested(3), Grid(4, (1.25, 2.75)), Grid(2, (1.0, 0.0))):
+    beyond = Grid(2, (-0.3, 1.5)), Grid(3, (-0.5, 2.5))
+    for grid in (Grid.nested(2), Grid.nested(3), Grid(4, (1.25, 2.75)), Grid(2, (1.0, 0.0)), *beyond):
         for psf in (gaussian_psf(1.3, grid), box_psf(grid), mtf_psf(jnp.asarray([0.3, 0.4]), grid)):
             for profile, shift in zip(psf, grid.shift, strict=True):
                 offset = profile.shape[0] // 2 - np.arange(profile.shape[0])
@@ -207,7 +208,7 @@ MISTAKES = {
     "warp": (lambda: Warp(jnp.zeros(2))(jnp.ones((4, 4))), "height, width, band"),
     "ratio": (lambda: Grid(0, (0.0, 0.0)), "integer of at least 1"),
     "fractional ratio": (lambda: Grid(2.5, (0.0, 0.0)), "integer of at least 1"),
-    "centre": (lambda: Grid(2, (1.5, 0.0)), "between 0 and ratio - 1 = 1"),
+    "centre": (lambda: Grid(2, (1.6, 0.0)), "between -0.5 and ratio - 0.5 = 1.5"),
 }
 
 

@@ -21,7 +21,7 @@ ODD_LAGS = 2 * np.array(
 def grids(draw):
     ratio = draw(st.integers(1, 5))
     fraction = st.floats(0, 1)
-    return Grid(ratio, (draw(fraction) * (ratio - 1), draw(fraction) * (ratio - 1)))
+    return Grid(ratio, (draw(fraction) * ratio - 0.5, draw(fraction) * ratio - 0.5))
 
 
 @given(grid=grids(), method=st.sampled_from(METHODS))
@@ -92,7 +92,7 @@ def test_upsample_is_batched_and_keeps_the_dtype():
 def test_phase_and_shift_make_up_the_centre(grid):
     for centre, phase, shift in zip(grid.centre, grid.phase, grid.shift, strict=True):
         assert phase + shift == pytest.approx(centre)
-        assert 0 <= shift < 1
+        assert -0.5 <= shift < 1
         assert 0 <= phase < grid.ratio
 
 

@@ -179,6 +179,22 @@ def test_a_budget_ends_training_early() -> None:
     assert len(result.losses) == 1
 
 
+def test_a_budget_is_that_of_all_sittings(tmp_path) -> None:
+    """One that earlier sittings have used up leaves the network as it is; a larger one goes on."""
+    with pytest.raises(SystemExit):
+        train(toys.row(), DATA, steps=60, folder=tmp_path, progress=stop_at(20))
+    used_up = train(toys.row(), DATA, steps=60, folder=tmp_path, budget=1e-3)
+    assert used_up.steps == 20
+    assert train(toys.row(), DATA, steps=60, folder=tmp_path, budget=1e6).steps == 60
+
+
+def test_what_a_budget_ended_is_not_trained_again(tmp_path) -> None:
+    first, again = (train(toys.row(), DATA, steps=10_000, folder=tmp_path, budget=1e-3) for _ in range(2))
+    assert first.steps == again.steps == 1
+    assert toys.digest(again.network) == toys.digest(first.network)
+    assert again.seconds > first.seconds
+
+
 def test_classical_systems_are_not_trained() -> None:
     with pytest.raises(InputError, match="not a network"):
         build(catalogue.get("gsa"), Bands(4, 1, 2))

@@ -77,12 +77,6 @@ class WindowedReader:
         """`(height, width, band)`."""
         return self.outline.height, self.outline.width, self.outline.bands
 
-    @property
-    def single_block(self) -> bool:
-        """True if every window makes GDAL decode half of a large file or more (it is neither tiled nor striped)."""
-        rows, cols = self._dataset.block_shapes[0]
-        return rows * cols >= 0.5 * self.outline.height * self.outline.width and rows * cols > 2**22
-
     def read(self, rows: slice, cols: slice) -> Scene:
         """The scene in that window; its mask may be False everywhere.
 
