@@ -39,6 +39,12 @@ TYPICAL_SIGMA = 0.45
 ROUNDS = 3
 """How often the two responses are estimated in turn."""
 
+PSF_SMOOTHNESS = (1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6)
+"""Weights of the squared first differences of the PSF that are tried, see `estimate`."""
+
+FIRST_SMOOTHNESS = 3e-4
+"""Of the PSF until the last round."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
@@ -98,8 +104,14 @@ def _interior(image: Array, margin: int) -> Array:
     return image[:, margin : image.shape[1] - margin, margin : image.shape[2] - margin]
 
 
-def _fit_psf(guide: Array, target: Array, size: int, grid: Grid, smoothness: Array | float) -> Array:
-    """Kernel ``(size, size)`` of unit sum that makes ``target``, an interior, from ``guide``; offsets do not count."""
+def _fit_psf(
+    guide: Array, target: Array, size: int, grid: Grid, smoothness: Array | float, choosing: Array | bool
+) -> Array:
+    """Kernel ``(size, size)`` of unit sum that makes ``target``, an interior, from ``guide``; offsets do not count.
+
+    Where one is to be chosen the smoothness is that of `PSF_SMOOTHNESS` whose fit to either half of the rows explains
+    the other half best.
+    """
     margin = _margin(size, grid.ratio)
     rows, columns = (
         tap_source(length, size, grid.ratio, phase, "circular")[margin : length // grid.ratio - margin]
@@ -109,23 +121,43 @@ def _fit_psf(guide: Array, target: Array, size: int, grid: Grid, smoothness: Arr
     deviation = jnp.where(deviation > 0, deviation, 1)
     guide, target = (guide - mean) / deviation, (target - target.mean((0, 1, 2))) / deviation
 
-    def add(sums: tuple[Array, ...], line: tuple[Array, Array]) -> tuple[tuple[Array, ...], None]:
-        row, wanted = line
+    def add(sums: tuple[Array, ...], line: tuple[Array, Array, Array]) -> tuple[tuple[Array, ...], None]:
+        half, row, wanted = line
         patches = jnp.moveaxis(guide[:, row][:, :, columns], 3, 2)
         patches = patches.reshape(guide.shape[0], size * size, *wanted.shape[1:])
         gram = jnp.einsum("bipc,bjpc->ij", patches, patches, precision="highest")
         moment = jnp.einsum("bipc,bpc->i", patches, wanted, precision="highest")
-        return (sums[0] + gram, sums[1] + moment, sums[2] + patches.sum((0, 2))), None
+        parts = gram, moment, patches.sum((0, 2)), wanted.sum((0, 1))
+        return tuple(total.at[half].add(part) for total, part in zip(sums, parts, strict=True)), None
 
     taps, bands = size * size, guide.shape[-1]
-    zero = tuple(jnp.zeros(shape, guide.dtype) for shape in ((taps, taps), (taps,), (taps, bands)))
-    (gram, moment, total), _ = jax.lax.scan(add, zero, (jnp.asarray(rows), jnp.moveaxis(target, 1, 0)))
-    gram = gram - jnp.matmul(total, total.T, precision="highest") / (target.size // bands)
-    scale = jnp.trace(gram) / size**2
+    zero = tuple(jnp.zeros((2, *shape), guide.dtype) for shape in ((taps, taps), (taps,), (taps, bands), (bands,)))
+    halves = jnp.arange(len(rows)) % 2
+    sums, _ = jax.lax.scan(add, zero, (halves, jnp.asarray(rows), jnp.moveaxis(target, 1, 0)))
+    counts = jnp.bincount(halves, length=2) * guide.shape[0] * len(columns)
     line = _differences(size, fixed_ends=True)
-    plane = np.kron(line, np.eye(size)) + np.kron(np.eye(size), line)
-    penalty = smoothness * grid.ratio**4 * jnp.asarray(plane, guide.dtype)
-    psf = _nonnegative(gram / scale + penalty, moment[:, None] / scale, jnp.ones((size * size, 1), bool))
+    plane = jnp.asarray(np.kron(line, np.eye(size)) + np.kron(np.eye(size), line), guide.dtype)
+
+    def centred(sums: tuple[Array, ...], count: Array) -> tuple[Array, Array]:
+        gram, moment, total, wanted = sums
+        gram = gram - jnp.matmul(total, total.T, precision="highest") / count
+        return gram, moment - jnp.matmul(total, wanted, precision="highest") / count
+
+    def solved(gram: Array, moment: Array, smoothness: Array | float) -> Array:
+        scale = jnp.trace(gram) / taps
+        penalty = smoothness * grid.ratio**4 * plane
+        return _nonnegative(gram / scale + penalty, moment[:, None] / scale, jnp.ones((taps, 1), bool))[:, 0]
+
+    def left(smoothness: Array) -> Array:
+        """Of either half, up to a constant, under the other half's PSF."""
+        psf = [solved(*half, smoothness) for half in parts]
+        pairs = zip(parts, reversed(psf), strict=True)
+        return sum(jnp.vdot(z, jnp.matmul(g, z, precision="highest") - 2 * m) for (g, m), z in pairs)
+
+    parts = [centred(tuple(total[half] for total in sums), counts[half]) for half in range(2)]
+    tried, given = jnp.asarray(PSF_SMOOTHNESS, guide.dtype), jnp.asarray(smoothness, guide.dtype)
+    smoothness = jax.lax.cond(choosing, lambda: tried[jnp.argmin(jax.lax.map(left, tried))], lambda: given)
+    psf = solved(*centred(tuple(total.sum(0) for total in sums), counts.sum()), smoothness)
     return (psf / psf.sum()).reshape(size, size)
 
 
@@ -138,7 +170,7 @@ def _estimate(
     grid: Grid,
     size: int,
     boundary: Boundary,
-    smoothness: tuple[float, float],
+    smoothness: tuple[float, float | None],
 ) -> tuple[LinearOperator, LinearOperator, Array, Array]:
     lr, guide = observation["lr"], observation["guide"]
     margin = _margin(size, grid.ratio)
@@ -149,11 +181,14 @@ def _estimate(
     def fit_srf(lr: Array, degraded: Array) -> Array:
         return _fit_srf(_interior(lr, margin), _interior(degraded, margin), support, smoothness[0])
 
-    def fit_psf(spectral: LinearOperator) -> Array:
-        return _fit_psf(guide, _interior(spectral(lr), margin), size, grid, smoothness[1])
+    choosing = smoothness[1] is None
+    given = FIRST_SMOOTHNESS if smoothness[1] is None else smoothness[1]
 
-    def turn(srf: Array, _: None) -> tuple[Array, Array]:
-        psf = fit_psf(SpectralResponse(srf))
+    def fit_psf(spectral: LinearOperator, last: Array | bool = True) -> Array:
+        return _fit_psf(guide, _interior(spectral(lr), margin), size, grid, given, last & choosing)
+
+    def turn(srf: Array, last: Array) -> tuple[Array, Array]:
+        psf = fit_psf(SpectralResponse(srf), last)
         return fit_srf(lr, response(psf)(guide)), psf
 
     if spatial is not None:
@@ -165,7 +200,7 @@ def _estimate(
         wide = gaussian_psf(grid.ratio * math.hypot(averaging, TYPICAL_SIGMA), grid)
         local = gaussian_psf(averaging, Grid(1, (0.0, 0.0)))
         start = fit_srf(Blur(local, "reflect")(lr), SpatialResponse(wide, grid.ratio, grid.phase, "reflect")(guide))
-        srf, psfs = jax.lax.scan(turn, start, length=ROUNDS)
+        srf, psfs = jax.lax.scan(turn, start, jnp.arange(ROUNDS) == ROUNDS - 1)
         spatial, spectral = response(psfs[-1]), SpectralResponse(srf)
 
     seen, predicted, axes = _interior(spatial(guide), margin), _interior(spectral(lr), margin), (0, 1, 2)
@@ -188,7 +223,7 @@ def estimate(
     size: int | None = None,
     support: Array | None = None,
     boundary: Boundary = "reflect",
-    smoothness: tuple[float, float] = (1e-9, 3e-4),
+    smoothness: tuple[float, float | None] = (1e-9, None),
 ) -> Estimate:
     """Fills in the operators of ``model`` that are None, from the pair alone.
 
@@ -204,7 +239,8 @@ def estimate(
         support: ``(l, L)``, True where a guide band may see a band of ``lr``; everywhere where it is None.
         boundary: circular or reflect, of the operator that is returned; pixels that see it are not fitted.
         smoothness: weights of the squared first differences of SRF and PSF. They act in units of the number of bands
-            and of the ratio, so that one value serves all sensors; more for noisier images.
+            and of the ratio. The PSF's is chosen from the pair where it is None: held-out rows say which explains them
+            best.
 
     Raises:
         InputError: shapes that do not fit each other, the grid or the PSF's size.
