@@ -57,7 +57,8 @@ SHARPEN = ("cubic", "brovey", "gsa", "bdsd", "sfim", "mtf_glp_hpm", "mtf_glp_cbd
 def demo(folder: Path = Path("runs/demo"), quiet: bool = False) -> Path:
     """Runs the demonstration and returns the path of its page.
 
-    Writes ``index.html``, ``results.json`` and every product as a GeoTIFF into ``folder``, which it empties first.
+    Writes ``index.html`` and ``results.json`` into ``folder`` and each product as a GeoTIFF into a folder of its scene,
+    which it empties first.
 
     Raises:
         InputError: the folder cannot be written to.
