@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from jfusion import __version__
 from jfusion.errors import TERMINATED, InputError, JFusionError, RunError
@@ -57,8 +57,11 @@ def list_systems(arguments: argparse.Namespace) -> None:
     from jfusion import catalogue
     from jfusion.tasks import TASKS
 
+    families = get_args(catalogue.Family)
     if arguments.task is not None and arguments.task not in TASKS:
         raise InputError(f"there is no task {arguments.task!r}; the tasks are {', '.join(TASKS)}.")
+    if arguments.family is not None and arguments.family not in families:
+        raise InputError(f"there is no family {arguments.family!r}; the families are {', '.join(families)}.")
     rows = [
         row
         for row in catalogue.systems().values()

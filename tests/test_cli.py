@@ -280,6 +280,8 @@ def test_lists(capsys) -> None:
     assert main(["sensors", "landsat8_oli", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["bands"][0]["name"] == "B1"
     assert main(["list", "--task", "pansharpning"]) == 2
+    assert main(["list", "--family", "priors"]) == 2
+    assert "the families are classical, cnn" in capsys.readouterr().err
 
 
 def test_termination_leaves_nothing(pair: tuple[Path, Path], tmp_path: Path) -> None:
