@@ -41,8 +41,10 @@ def use_all_cores(devices: int | None = None) -> None:
 
 
 def emit(value: Any) -> None:
-    """Prints a value as JSON, without NaN."""
-    print(json.dumps(value, indent=2, allow_nan=False))
+    """Prints a value as JSON; nan and infinity become null."""
+    from jfusion.report.results import finite
+
+    print(json.dumps(finite(value), indent=2, allow_nan=False))
 
 
 def demo(arguments: argparse.Namespace) -> None:

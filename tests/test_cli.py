@@ -272,6 +272,13 @@ def test_simulate_then_fuse_then_evaluate(tmp_path: Path, capsys) -> None:
     assert 0 < json.loads(capsys.readouterr().out)["QNR"]["value"] <= 1
 
 
+def test_a_perfect_product_is_json(pair: tuple[Path, Path], capsys) -> None:
+    assert main(["evaluate", str(pair[0]), "--reference", str(pair[0]), "--ratio", "2", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["PSNR"]["value"] is None
+    assert said["RMSE"]["value"] == 0
+
+
 def test_lists(capsys) -> None:
     assert main(["list", "--json"]) == 0
     assert "gsa" in {row["name"] for row in json.loads(capsys.readouterr().out)}
