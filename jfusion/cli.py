@@ -206,8 +206,9 @@ def _scene(text: str, key: str | None, nodata: float | None = None) -> Scene:
 
 def simulate(arguments: argparse.Namespace) -> None:
     from jfusion.data.simulate import Protocol
-    from jfusion.inference.simulate import write_simulation
+    from jfusion.inference.simulate import guide_bands, write_simulation
 
+    scene = _scene(arguments.image, arguments.key)
     if arguments.protocol is not None:
         try:
             protocol = Protocol.from_dict(json.loads(arguments.protocol.read_text()))
@@ -221,14 +222,12 @@ def simulate(arguments: argparse.Namespace) -> None:
             kernel=arguments.kernel,
             width=arguments.width,
             guide_sensor=arguments.guide_sensor,
-            guide_bands=tuple(arguments.guide_bands or ()),
+            guide_bands=tuple(arguments.guide_bands or guide_bands(scene, arguments.guide_sensor)),
             lr_snr_db=arguments.lr_snr,
             guide_snr_db=arguments.guide_snr,
             seed=arguments.seed,
         )
-    for path in write_simulation(
-        _scene(arguments.image, arguments.key), protocol, arguments.folder, arguments.overwrite
-    ):
+    for path in write_simulation(scene, protocol, arguments.folder, arguments.overwrite):
         print(path)
 
 
@@ -349,7 +348,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--kernel", default="gaussian", metavar="NAME", help="gaussian, mtf or box (default: gaussian)")
     sub.add_argument("--width", type=float, default=1.0, metavar="W", help="FWHM in LR pixels, or the MTF gain")
     sub.add_argument("--guide-sensor", default="landsat8_oli", metavar="NAME", help="default: %(default)s")
-    sub.add_argument("--guide-bands", nargs="+", metavar="BAND", help="default: all multispectral bands")
+    sub.add_argument("--guide-bands", nargs="+", metavar="BAND", help="default: multispectral ones that IMAGE covers")
     sub.add_argument("--lr-snr", type=float, metavar="DB", help="noise of lr (default: none)")
     sub.add_argument("--guide-snr", type=float, metavar="DB", help="noise of the guide (default: none)")
     sub.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")

@@ -16,7 +16,7 @@ import rasterio
 import scipy.io
 from affine import Affine
 
-from jfusion.cli import main
+from jfusion.cli import main, parser
 from jfusion.data import readers, scenes
 
 COMMAND = [sys.executable, "-m", "jfusion.cli"]
@@ -270,6 +270,19 @@ def test_simulate_then_fuse_then_evaluate(tmp_path: Path, capsys) -> None:
     assert with_truth["ERGAS"]["convention"]
     assert main(["evaluate", str(sharp), "--lr", files[0], "--guide", files[1], "--json"]) == 0
     assert 0 < json.loads(capsys.readouterr().out)["QNR"]["value"] <= 1
+
+
+def test_the_examples_of_the_help_run(pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but the demonstration, which takes minutes, and the import of a file that is not here."""
+    monkeypatch.chdir(tmp_path)
+    commands = parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr,index]
+    for name in ("list", "show", "sensors", "simulate", "fuse", "evaluate"):
+        if name == "evaluate":
+            shutil.copy("sharp.tif", "truth.tif")
+        example = commands[name].epilog.removeprefix("example: jfusion ")
+        assert main(example.split()) == 0, example
+    guide = readers.read(tmp_path / "pair" / "guide.tif")
+    assert guide.band_names == ("B1", "B2", "B3", "B4", "B5", "B6", "B7")
 
 
 def test_a_perfect_product_is_json(pair: tuple[Path, Path], capsys) -> None:

@@ -17,6 +17,16 @@ from jfusion.errors import InputError
 from jfusion.files import check_output, replaced
 
 
+def guide_bands(scene: Scene, sensor: str) -> tuple[str, ...]:
+    """Names of the multispectral bands of ``sensor`` that the scene's wavelengths cover; none where it has none.
+
+    Raises:
+        InputError: no such sensor.
+    """
+    table = sensors.get(sensor)
+    return () if scene.wavelengths is None else table.ms.covered(scene.wavelengths).band_names
+
+
 def write_simulation(scene: Scene, protocol: Protocol, folder: Path, overwrite: bool = False) -> list[Path]:
     """Writes ``lr.tif``, ``guide.tif``, ``reference.tif`` (float32, physical units) and ``protocol.json``.
 
