@@ -1,5 +1,6 @@
 """The command line through its real entry point."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ import scipy.io
 from affine import Affine
 
 from jfusion.cli import main, parser
-from jfusion.data import readers, scenes
+from jfusion.data import geotiff, readers, scenes
 
 COMMAND = [sys.executable, "-m", "jfusion.cli"]
 
@@ -290,6 +291,22 @@ def test_a_perfect_product_is_json(pair: tuple[Path, Path], capsys) -> None:
     said = json.loads(capsys.readouterr().out)
     assert said["PSNR"]["value"] is None
     assert said["RMSE"]["value"] == 0
+
+
+def test_a_simulation_has_no_pixel_that_nobody_saw(tmp_path: Path, capsys) -> None:
+    """A nodata pixel is refused where it would be blurred into others, and no matter where it is cropped away."""
+    scene = next(iter(scenes.load("aviris_california").values()))
+    numbers = scene.image.copy()
+    numbers[:, -1] = -9999
+    image = tmp_path / "image.tif"
+    geotiff.write(image, dataclasses.replace(scene, image=numbers, nodata=-9999, mask=numbers[..., 0] != -9999))
+    options = ["--ratio", "2", "--guide-bands", "B2", "B3"]
+    assert main(["simulate", str(image), str(tmp_path / "no"), *options]) == 2
+    assert f"has {scene.height} invalid pixels" in capsys.readouterr().err
+    protocol = tmp_path / "protocol.json"
+    crop = [0, scene.height, 0, scene.width - 2]
+    protocol.write_text(json.dumps({"ratio": 2, "guide_bands": ["B2", "B3"], "crop": crop}))
+    assert main(["simulate", str(image), str(tmp_path / "yes"), "--protocol", str(protocol)]) == 0
 
 
 def test_lists(capsys) -> None:

@@ -163,6 +163,22 @@ def crop_to_multiple(image: np.ndarray, ratio: int) -> np.ndarray:
     return image[:height, :width]
 
 
+def cropped(image: np.ndarray, protocol: Protocol) -> np.ndarray:
+    """The part of an image ``(height, width, ...)`` that a pair is made from: the crop, down to multiples of the ratio.
+
+    Raises:
+        InputError: the crop leaves the image, or nothing would be left.
+    """
+    if protocol.crop is not None:
+        top, bottom, left, right = protocol.crop
+        if not (0 <= top < bottom <= image.shape[0] and 0 <= left < right <= image.shape[1]):
+            raise InputError(
+                f"the crop {protocol.crop} must lie inside the image of {image.shape[0]} x {image.shape[1]} pixels."
+            )
+        image = image[top:bottom, left:right]
+    return crop_to_multiple(image, protocol.ratio)
+
+
 def simulate(image: np.ndarray, wavelengths: np.ndarray, protocol: Protocol) -> Simulation:
     """Makes a hyperspectral-multispectral (or -panchromatic) pair from one hyperspectral image.
 
@@ -174,14 +190,7 @@ def simulate(image: np.ndarray, wavelengths: np.ndarray, protocol: Protocol) -> 
     Raises:
         InputError: the crop leaves the image, or a guide band has no support in the wavelengths.
     """
-    if protocol.crop is not None:
-        top, bottom, left, right = protocol.crop
-        if not (0 <= top < bottom <= image.shape[0] and 0 <= left < right <= image.shape[1]):
-            raise InputError(
-                f"the crop {protocol.crop} must lie inside the image of {image.shape[0]} x {image.shape[1]} pixels."
-            )
-        image = image[top:bottom, left:right]
-    target = jnp.asarray(crop_to_multiple(image, protocol.ratio), jnp.float32)[None]
+    target = jnp.asarray(cropped(image, protocol), jnp.float32)[None]
     return observe(
         target, protocol.spatial, protocol.spectral(wavelengths), protocol.grid, protocol.lr_snr_db,
         protocol.guide_snr_db, jax.random.key(protocol.seed),

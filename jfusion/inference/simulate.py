@@ -12,7 +12,7 @@ from jax import Array
 from jfusion import sensors
 from jfusion.data import geotiff
 from jfusion.data.scene import Scene
-from jfusion.data.simulate import Protocol, simulate
+from jfusion.data.simulate import Protocol, cropped, simulate
 from jfusion.errors import InputError
 from jfusion.files import check_output, replaced
 
@@ -31,10 +31,15 @@ def write_simulation(scene: Scene, protocol: Protocol, folder: Path, overwrite: 
     """Writes ``lr.tif``, ``guide.tif``, ``reference.tif`` (float32, physical units) and ``protocol.json``.
 
     Raises:
-        InputError: the scene has no wavelengths, does not fit the protocol, or a file exists already.
+        InputError: the scene has no wavelengths, misses pixels, does not fit the protocol, or a file exists already.
     """
     if scene.wavelengths is None:
         raise InputError(f"{scene.name} has no wavelengths, so no guide can be made; give them in its metadata.")
+    if missing := np.count_nonzero(~cropped(scene.valid, protocol)):
+        raise InputError(
+            f"{scene.name} has {missing} invalid pixels, which the blur would spread over their neighbours; crop it to "
+            "where all are valid, also by the crop of a --protocol."
+        )
     paths = [folder / name for name in ("lr.tif", "guide.tif", "reference.tif", "protocol.json")]
     pair = simulate(scene.physical(), scene.wavelengths, protocol)
     sensor = sensors.get(protocol.guide_sensor)
