@@ -261,6 +261,9 @@ def test_simulate_then_fuse_then_evaluate(tmp_path: Path, capsys) -> None:
         np.testing.assert_array_equal(
             readers.read(first / f"{name}.tif").image, readers.read(second / f"{name}.tif").image
         )
+    coarse = readers.read(first / "lr.tif")
+    assert coarse.wavelengths is not None
+    assert coarse.sensor is None  # the scene's own would bring a PSF that lr was not made by
     sharp = tmp_path / "sharp.tif"
     files = [str(first / "lr.tif"), str(first / "guide.tif")]
     assert main(["fuse", *files, str(sharp), "-q", "--system", "gsa"]) == 0

@@ -30,6 +30,8 @@ def guide_bands(scene: Scene, sensor: str) -> tuple[str, ...]:
 def write_simulation(scene: Scene, protocol: Protocol, folder: Path, overwrite: bool = False) -> list[Path]:
     """Writes ``lr.tif``, ``guide.tif``, ``reference.tif`` (float32, physical units) and ``protocol.json``.
 
+    ``lr`` and reference keep the wavelengths, but not the sensor: the PSF that made ``lr`` is the protocol's.
+
     Raises:
         InputError: the scene has no wavelengths, misses pixels, does not fit the protocol, or a file exists already.
     """
@@ -51,7 +53,7 @@ def write_simulation(scene: Scene, protocol: Protocol, folder: Path, overwrite: 
 
     top, left = (protocol.crop[0], protocol.crop[2]) if protocol.crop else (0, 0)
     fine = None if scene.transform is None else scene.transform @ Affine.translation(left, top)
-    physical = dataclasses.replace(scene, scale=1.0, offset=0.0, nodata=None, mask=None)
+    physical = dataclasses.replace(scene, sensor=None, scale=1.0, offset=0.0, nodata=None, mask=None)
 
     def as_scene(image: Array, name: str, base: Scene, transform: Affine | None) -> Scene:
         return dataclasses.replace(base, image=np.asarray(image[0]), name=name, transform=transform)
