@@ -156,9 +156,8 @@ def fuse(arguments: argparse.Namespace) -> None:
     if arguments.report is not None:
         from jfusion.report.pair import report_pair
 
-        report = report_pair(
-            arguments.report, fused, arguments.lr, arguments.guide, arguments.lr_key, arguments.guide_key
-        )
+        same = {name: options[name] for name in ("lr_key", "guide_key", "lr_sensor", "guide_sensor", "nodata")}
+        report = report_pair(arguments.report, fused, arguments.lr, arguments.guide, **same)
     if not arguments.quiet:
         note = f"; {fused.note}" if fused.note else ""
         print(f"{fused.system} ({fused.task}): {fused.geometry}{note}", file=sys.stderr)

@@ -90,6 +90,22 @@ def test_fused_centres_lie_on_the_coarse_ones(pair: tuple[Path, Path], tmp_path:
     np.testing.assert_allclose(sampled, coarse.image[5:35, 5:35], atol=1.01)
 
 
+def test_the_report_reads_the_files_as_they_were_fused(tmp_path: Path, capsys) -> None:
+    """One band, NaN declared on the command line, a sensor that the file names wrongly."""
+    ms = image(1, 16, np.float32)
+    ms[0, 8, 8] = np.nan
+    lr = write(tmp_path / "ms.tif", ms)
+    with rasterio.open(lr, "r+") as file:
+        file.update_tags(SENSOR="nowhere")
+    guide = write(tmp_path / "pan.tif", image(1, 32), step=15.0)
+    out, page = tmp_path / "sharp.tif", tmp_path / "page"
+    options = ["--nodata", "nan", "--lr-sensor", "eo1_ali", "--report", str(page)]
+    assert main(["fuse", str(lr), str(guide), str(out), "-q", "--system", "gsa", *options]) == 0, capsys.readouterr()
+    (row,) = json.loads((page / "results.json").read_text())
+    assert {"D_s", "HQNR"} <= set(row["metrics"])
+    assert not {"D_lambda", "QNR"} & set(row["metrics"])
+
+
 def test_a_displaced_image_is_registered(pair: tuple[Path, Path], tmp_path: Path, capsys) -> None:
     """Two rows too low: what is found, what is left out, and that the product is nearly what it would have been."""
     moved, straight, sharp = tmp_path / "moved.tif", tmp_path / "straight.tif", tmp_path / "sharp.tif"

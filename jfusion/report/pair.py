@@ -37,14 +37,25 @@ def part_of(model: ObservationModel, rows: slice, columns: slice) -> Observation
     return model.replace(operators=model.operators | {"lr": window})
 
 
-def report_pair(folder: Path, fused: Fused, lr: Path, guide: Path, lr_key: str | None, guide_key: str | None) -> Path:
+def report_pair(
+    folder: Path,
+    fused: Fused,
+    lr: Path,
+    guide: Path,
+    *,
+    lr_key: str | None = None,
+    guide_key: str | None = None,
+    lr_sensor: str | None = None,
+    guide_sensor: str | None = None,
+    nodata: float | None = None,
+) -> Path:
     """Writes ``index.html`` and ``results.json`` about a fused pair and returns the page's path.
 
     Args:
         folder: made where it does not exist.
         fused: what `jfusion.inference.fuse.fuse` did.
         lr, guide: the files that were fused.
-        lr_key, guide_key: arrays inside them.
+        lr_key, guide_key, lr_sensor, guide_sensor, nodata: as they were fused with.
 
     Raises:
         InputError: the folder cannot be written to.
@@ -53,8 +64,8 @@ def report_pair(folder: Path, fused: Fused, lr: Path, guide: Path, lr_key: str |
     page = folder / "index.html"
     check_output(page, overwrite=True)
     ratio = fused.geometry.ratio
-    with opened(lr, lr_key) as lr_source, opened(guide, guide_key) as guide_source:
-        sources = Sources(lr_source, guide_source)
+    with opened(lr, lr_key, nodata) as lr_source, opened(guide, guide_key, nodata) as guide_source:
+        sources = Sources(lr_source, guide_source, lr_sensor, guide_sensor)
         outline = sources.outlines[0]
         rows, columns = central(outline.height, ratio, SIDE), central(outline.width, ratio, SIDE)
         pair = dataclasses.replace(sources.pair(rows, columns), model=part_of(fused.model, rows, columns))
