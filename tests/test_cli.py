@@ -164,6 +164,20 @@ def test_windows_equal_the_whole_for_a_local_system(tmp_path: Path) -> None:
     np.testing.assert_allclose(readers.read(tiled).image, expected, atol=1e-5 * expected.max())
 
 
+def test_unknown_sensors_are_estimated_in_windows_too(tmp_path: Path, capsys) -> None:
+    """The centre is nodata, so that another part of the scene has to stand for it."""
+    ms, pan = image(3, 72), image(1, 144)
+    ms[:, 20:52, 20:52] = 0
+    lr, guide = write(tmp_path / "ms.tif", ms, nodata=0), write(tmp_path / "pan.tif", pan, step=15.0)
+    out = tmp_path / "sharp.tif"
+    assert main(["fuse", str(lr), str(guide), str(out), "-q", "--system", "gsa", "--tile", "130", "--estimate",
+                 "--json"]) == 0  # fmt: skip
+    said = json.loads(capsys.readouterr().out)
+    assert said["windows"] > 1
+    assert said["note"] == "observation model estimated from the pair"
+    assert readers.read(out).valid.any()
+
+
 def test_nodata_spreads_no_further_than_it_must(tmp_path: Path) -> None:
     ms = image(2, 16)
     ms[:, 8, 8] = 0

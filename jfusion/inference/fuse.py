@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -44,7 +45,7 @@ BLEND_MARGIN = 16
 """Overlap, in low-resolution pixels, of windows of systems that use statistics of the window."""
 
 SAMPLE = 512
-"""Side, in high-resolution pixels, of the central part that a model is estimated or a network is trained on."""
+"""Side, in high-resolution pixels, of the part that a model is estimated or a network is trained on; see `sample`."""
 
 
 class Source(Protocol):
@@ -156,7 +157,7 @@ def fuse(
     """Fuses two files into a GeoTIFF on the guide's grid, with the bands, numbers and data type of the first.
 
     The scene goes through whole where it fits into ``memory``, else in overlapping windows; a model is estimated and a
-    network trained on the central part of the scene.
+    network trained on one part of the scene, the central one where all its pixels are valid.
 
     Args:
         lr, guide: GeoTIFF, ENVI, MATLAB or HDF5.
@@ -210,8 +211,8 @@ def fuse(
             check_interval(row, (lr_outline.height, lr_outline.width), sources.geometry.ratio, uncertainty)
             settings["uncertainty"], outline = uncertainty, with_half_width(outline, uncertainty)
         with geotiff.open_writer(output, outline, dtype=dtype, cog=cog, overwrite=overwrite) as writer:
-            work = partial(_whole, registering=register, estimating=estimate) if layout.windows == 1 else _windowed
-            done = work(row, sources, layout, writer, settings)
+            work = partial(_whole, registering=register) if layout.windows == 1 else _windowed
+            done = work(row, sources, layout, writer, settings, estimating=estimate)
     return Fused(
         output=output,
         system=row.name,
@@ -247,7 +248,6 @@ def _whole(
     layout: Layout,
     writer: geotiff.WindowedWriter,
     settings: dict[str, Any],
-    registering: bool,
     estimating: bool,
 ) -> Done:
     pair = sources.pair(slice(0, layout.height), slice(0, layout.width))
@@ -257,6 +257,7 @@ def _whole(
         system, pair.observation, pair.model, registering=registering, valid=seen, estimating=estimating, **settings
     )
     if done.registration is not None:
+    registering: bool,
         mask = np.asarray(shown(done.registration.displacement, seen))
         pair = dataclasses.replace(pair, lr=dataclasses.replace(pair.lr, mask=mask))
     product = product_scene(pair, np.asarray(done.product[0]))
@@ -270,14 +271,19 @@ def _whole(
 
 
 def _windowed(
-    system: System, sources: Sources, layout: Layout, writer: geotiff.WindowedWriter, settings: dict[str, Any]
+    system: System,
+    sources: Sources,
+    layout: Layout,
+    writer: geotiff.WindowedWriter,
+    settings: dict[str, Any],
+    estimating: bool,
 ) -> Done:
     ratio, lr = sources.geometry.ratio, sources.outlines[0]
-    sample = sources.pair(central(layout.height, ratio), central(layout.width, ratio))
-    model, note = completed(system, sample.observation, sample.model)
+    seen = sources.pair(*sample(sources))
+    model, note = completed(system, seen.observation, seen.model, estimating)
     network = None
     if isinstance(system.method, Trained):
-        network, how = trained(system, sample.observation, model, **settings)
+        network, how = trained(system, seen.observation, model, **settings)
         note = "; ".join(filter(None, (note, how)))
     apply, progress = ready(system, network), settings["progress"]
 
@@ -374,8 +380,34 @@ class Layout:
         return layout
 
 
-def central(size: int, ratio: int, side: int = SAMPLE) -> slice:
-    """The central window of at most ``side`` high-resolution pixels on an axis of ``size`` low-resolution ones."""
-    length = min(size, max(side // ratio, 1))
-    start = (size - length) // 2
-    return slice(start, start + length)
+def sample(sources: Sources, side: int = SAMPLE) -> tuple[slice, slice]:
+    """Rows and columns of `lr` that stand for the scene: of its centre, edges and corners, where most pixels are valid.
+
+    Args:
+        sources: the two images.
+        side: of the window in high-resolution pixels, less where the scene is smaller.
+
+    Raises:
+        InputError: none of them has a valid pixel.
+    """
+    lr, _ = sources.outlines
+    rows, columns = (_places(size, side // sources.geometry.ratio) for size in (lr.height, lr.width))
+    best, most = (rows[0], columns[0]), 0
+    for window in itertools.product(rows, columns):
+        valid = sources.pair(*window).valid
+        if (count := int(np.count_nonzero(valid))) > most:
+            best, most = window, count
+        if count == valid.size:
+            break
+    if not most:
+        raise InputError(
+            f"{lr.name} and its guide have no valid pixel in common in the scene's centre, edges or corners, where a "
+            "part that stands for the scene is looked for; crop both to where they are valid."
+        )
+    return best
+
+
+def _places(size: int, length: int) -> list[slice]:
+    """Windows of at most ``length`` pixels in the middle and at both ends of an axis of ``size``."""
+    length = min(size, max(length, 1))
+    return [slice(start, start + length) for start in dict.fromkeys(((size - length) // 2, 0, size - length))]
