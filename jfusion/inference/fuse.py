@@ -129,6 +129,17 @@ def choose(name: str | None, task: Task) -> System:
     return system
 
 
+def check_learning(system: System, weights: Path | None, options: dict[str, Any]) -> None:
+    """Raises InputError where weights, or options of learning (by name, None where not given), mean nothing."""
+    if weights is not None and not isinstance(system.method, Trained):
+        raise InputError(f"{system.name} is {system.family} and takes no weights; leave out --weights.")
+    for name in (name for name, value in options.items() if value is not None):
+        if isinstance(system.method, Classical):
+            raise InputError(f"{system.name} is classical and learns nothing; leave out {name}.")
+        if weights is not None:
+            raise InputError(f"{system.name} learns nothing where it is given weights; leave out {name} or --weights.")
+
+
 def fuse(
     lr: Path,
     guide: Path,
@@ -193,10 +204,7 @@ def fuse(
         lr_outline, guide_outline = sources.outlines
         task = spatiospectral_task(lr_outline.bands, guide_outline.bands)
         row = choose(system, task)
-        if weights is not None and not isinstance(row.method, Trained):
-            raise InputError(f"{row.name} is {row.family} and takes no weights; leave out --weights.")
-        if keep is not None and isinstance(row.method, Classical):
-            raise InputError(f"{row.name} is classical: nothing is learned that could be kept; leave out --keep.")
+        check_learning(row, weights, {"--budget": budget, "--keep": keep})
         layout = Layout.of(row, sources, tile, memory)
         if register and layout.windows > 1:
             raise InputError(
@@ -249,6 +257,7 @@ def _whole(
     writer: geotiff.WindowedWriter,
     settings: dict[str, Any],
     estimating: bool,
+    registering: bool,
 ) -> Done:
     pair = sources.pair(slice(0, layout.height), slice(0, layout.width))
     check_valid(pair)
@@ -257,7 +266,6 @@ def _whole(
         system, pair.observation, pair.model, registering=registering, valid=seen, estimating=estimating, **settings
     )
     if done.registration is not None:
-    registering: bool,
         mask = np.asarray(shown(done.registration.displacement, seen))
         pair = dataclasses.replace(pair, lr=dataclasses.replace(pair.lr, mask=mask))
     product = product_scene(pair, np.asarray(done.product[0]))
