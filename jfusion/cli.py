@@ -120,13 +120,24 @@ def show_sensors(arguments: argparse.Namespace) -> None:
         print(f"{b['name']:<12} {b['kind']:<4} {b['centre_nm']:>9} {b['fwhm_nm']:>8} {gsd:>7} {b['mtf_gain']:>8.3f}")
 
 
+def check_trained(name: str | None) -> None:
+    """Raises InputError unless the system called ``name``, None for the default one, is trained and so has weights."""
+    from jfusion import catalogue
+
+    if name is None or not isinstance(catalogue.get(name).method, catalogue.Trained):
+        raise InputError(f"{name or 'the default system'} has no weights to save; leave out --save-weights.")
+
+
 def fuse(arguments: argparse.Namespace) -> None:
     use_all_cores()
-    from jfusion.files import check_output
+    from jfusion.files import check_folder, check_output
 
     check_output(arguments.output, arguments.overwrite)
     if arguments.save_weights is not None:
         check_output(arguments.save_weights, arguments.overwrite)
+        check_trained(arguments.system)
+    if arguments.report is not None:
+        check_folder(arguments.report)
     for path in (arguments.lr, arguments.guide):
         if not path.is_file():
             raise InputError(f"there is no file {path}; check the path.")
@@ -146,11 +157,9 @@ def fuse(arguments: argparse.Namespace) -> None:
         fused = fuse(
             arguments.lr, arguments.guide, arguments.output, cog=not arguments.no_cog, progress=progress, **options
         )
-    if arguments.save_weights is not None:
+    if arguments.save_weights is not None and fused.network is not None:
         from jfusion.training import weights
 
-        if fused.network is None:
-            raise InputError(f"{fused.system} has no weights to save; leave out --save-weights.")
         weights.save(arguments.save_weights, fused.network)
     report = None
     if arguments.report is not None:
@@ -246,6 +255,24 @@ def evaluate(arguments: argparse.Namespace) -> None:
             print(f"{name:<12} {value:>12.5g}   {convention}")
 
 
+def at_least(least: int) -> Callable[[str], int]:
+    """An argument's type: whole numbers from ``least`` on."""
+
+    def whole_number(text: str) -> int:
+        if (value := int(text)) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, but is {text}")
+        return value
+
+    return whole_number
+
+
+def seconds(text: str) -> float:
+    """An argument's type: a positive time."""
+    if not 0 < (value := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a positive number of seconds, but is {text}")
+    return value
+
+
 def _common() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("-q", "--quiet", action="store_true", help="no progress and no remarks on standard error")
@@ -306,10 +333,12 @@ def parser() -> argparse.ArgumentParser:
         help="estimate unknown sensors first, also for systems that would learn them with the product",
     )  # fmt: skip
     sub.add_argument("--save-weights", type=Path, metavar="FILE", help="keep what was trained")
-    sub.add_argument("--budget", type=float, metavar="SECONDS", help="time for training or fitting")
-    sub.add_argument("--seed", type=int, default=0, metavar="N", help="of parameters and patches (default: 0)")
-    sub.add_argument("--tile", type=int, metavar="PIXELS", help="side of a window on GUIDE (default: by --memory)")
-    sub.add_argument("--memory", type=int, default=1024, metavar="MIB", help="working memory (default: %(default)s)")
+    sub.add_argument("--budget", type=seconds, metavar="SECONDS", help="time for training or fitting")
+    sub.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of parameters and patches (default: 0)")
+    sub.add_argument(
+        "--tile", type=at_least(1), metavar="PIXELS", help="side of a window on GUIDE (default: by --memory)"
+    )
+    sub.add_argument("--memory", type=at_least(1), default=1024, metavar="MIB", help="working memory (default: 1024)")
     sub.add_argument("--dtype", metavar="TYPE", help="of the output, such as uint16 (default: that of LR)")
     sub.add_argument("--no-cog", action="store_true", help="plain tiled GeoTIFF instead of a cloud-optimised one")
     sub.add_argument("--overwrite", action="store_true", help="replace OUT")
@@ -343,14 +372,14 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("image", metavar="IMAGE", help="file, or name of an embedded scene")
     sub.add_argument("folder", type=Path, metavar="DIR", help="gets lr.tif, guide.tif, reference.tif, protocol.json")
     sub.add_argument("--protocol", type=Path, metavar="FILE", help="protocol.json of an earlier simulation")
-    sub.add_argument("--ratio", type=int, default=4, metavar="N", help="default: %(default)s")
+    sub.add_argument("--ratio", type=at_least(1), default=4, metavar="N", help="default: %(default)s")
     sub.add_argument("--kernel", default="gaussian", metavar="NAME", help="gaussian, mtf or box (default: gaussian)")
     sub.add_argument("--width", type=float, default=1.0, metavar="W", help="FWHM in LR pixels, or the MTF gain")
     sub.add_argument("--guide-sensor", default="landsat8_oli", metavar="NAME", help="default: %(default)s")
     sub.add_argument("--guide-bands", nargs="+", metavar="BAND", help="default: multispectral ones that IMAGE covers")
     sub.add_argument("--lr-snr", type=float, metavar="DB", help="noise of lr (default: none)")
     sub.add_argument("--guide-snr", type=float, metavar="DB", help="noise of the guide (default: none)")
-    sub.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
+    sub.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the noise (default: 0)")
     sub.add_argument("--key", metavar="KEY", help="array in a MATLAB or HDF5 file")
     sub.add_argument("--overwrite", action="store_true", help="replace files in DIR")
 
@@ -363,7 +392,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--guide", type=Path, metavar="FILE")
     sub.add_argument("--lr-sensor", metavar="NAME", help="see `jfusion sensors`")
     sub.add_argument("--guide-sensor", metavar="NAME")
-    sub.add_argument("--ratio", type=int, metavar="N", help="of the pair, for ERGAS with --reference")
+    sub.add_argument("--ratio", type=at_least(1), metavar="N", help="of the pair, for ERGAS with --reference")
     sub.add_argument("--data-range", type=float, metavar="X", help="full scale for PSNR and SSIM (default: maximum)")
     sub.add_argument("--json", action="store_true", help="as JSON")
     return top

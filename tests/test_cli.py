@@ -203,6 +203,7 @@ def _cases(folder: Path) -> dict[str, tuple[list[str], str]]:
     nan[0, 3, 3] = np.nan
     blank = write(folder / "blank.tif", np.zeros((4, 16, 16), np.uint16), nodata=0)
     larger = [str(write(folder / "h.tif", image(4, 64))), str(write(folder / "i.tif", image(1, 128), step=15.0))]
+    marked = str(write(folder / "j.tif", image(4, 16, np.int16), nodata=-32768))
     return {
         "missing file": ([str(folder / "nowhere.tif"), guide], "nowhere.tif"),
         "not an image": ([str(text), guide], "text.tif"),
@@ -227,13 +228,20 @@ def _cases(folder: Path) -> dict[str, tuple[list[str], str]]:
         "level of an interval": ([lr, guide, "--system", "udaln", "--uncertainty", "99.9"], "needs 999 pixels"),
         "share for a level": ([lr, guide, "--system", "udaln", "--uncertainty", "0.9"], "say 90"),
         "nothing to keep": ([lr, guide, "--keep", str(folder / "kept")], "--keep"),
+        "nothing to spend a budget on": ([lr, guide, "--budget", "5"], "--budget"),
+        "nothing to learn": ([lr, guide, "--system", "fusionnet", "--weights", lr, "--budget", "5"], "--budget"),
+        "no weights to save": ([lr, guide, "--system", "gsa", "--save-weights", str(folder / "w")], "--save-weights"),
+        "report in a file": ([lr, guide, "--report", lr], "must be a folder"),
+        "unknown data type": ([lr, guide, "--dtype", "uint61"], "no data type 'uint61'"),
+        "data type without nodata": ([marked, guide, "--dtype", "uint8"], "choose a data type that can"),
     }  # fmt: skip
 
 
 CASES = """missing file, not an image, truncated, ratio not an integer, ratio below one, no overlap, other CRS,
 band count, unknown sensor, unknown system, all nodata, NaN, complex, strings, MATLAB key,
 weights for a classical system, no weights, tile, windows of a registered pair, interval of a classical system,
-level of an interval, share for a level, nothing to keep""".replace("\n", " ").split(", ")
+level of an interval, share for a level, nothing to keep, nothing to spend a budget on, nothing to learn,
+no weights to save, report in a file, unknown data type, data type without nodata""".replace("\n", " ").split(", ")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -275,10 +283,36 @@ def test_verbose_shows_the_cause(tmp_path: Path, capsys) -> None:
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_usage_errors_are_exit_code_2() -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    ["fuse one.tif", "fuse a b c --memory -5", "fuse a b c --tile 0", "fuse a b c --seed -1", "fuse a b c --budget 0",
+     "simulate jasper_ridge pair --ratio 0", "evaluate a --ratio x"],
+)  # fmt: skip
+def test_usage_errors_are_exit_code_2(arguments: str) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(["fuse", "one.tif"])
+        main(arguments.split())
     assert stop.value.code == 2
+
+
+def test_a_file_is_no_folder(tmp_path: Path, capsys) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for command in (["demo", "--out", str(file)], ["simulate", "aviris_california", str(file / "pair")]):
+        assert main(command) == 2
+        assert "must be a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [({"ratio": "4"}, "ratio of a protocol must be of the type int, but is '4'"), ({"ratio": 0}, "at least 1"),
+     ({"ratio": 2, "guide_bands": "B2"}, "guide_bands"), ({"ratio": 2, "crop": [0, 8, 0]}, "crop"),
+     ({"ratio": 2, "lr_snr_db": True}, "lr_snr_db")],
+)  # fmt: skip
+def test_a_protocol_of_wrong_values_is_refused(values: dict, said: str, tmp_path: Path, capsys) -> None:
+    protocol = tmp_path / "protocol.json"
+    protocol.write_text(json.dumps(values))
+    assert main(["simulate", "aviris_california", str(tmp_path / "pair"), "--protocol", str(protocol)]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_simulate_then_fuse_then_evaluate(tmp_path: Path, capsys) -> None:

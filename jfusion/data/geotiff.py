@@ -170,7 +170,7 @@ def open_writer(
         RunError: the file could not be completed.
     """
     path = Path(path)
-    kind = np.dtype(outline.image.dtype if dtype is None else dtype)
+    kind = outline.image.dtype if dtype is None else _dtype(dtype)
     check_output(path, overwrite)
     _check_dtype(path, kind, outline.nodata)
     _check_space(path, outline, kind)
@@ -195,6 +195,13 @@ def open_writer(
         raise RunError(f"{path} could not be written, check the space left on its disk ({reason}).") from error
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
+
+
+def _dtype(name: Any) -> np.dtype:
+    try:
+        return np.dtype(name)
+    except TypeError as error:
+        raise InputError(f"there is no data type {name!r}; choose one such as uint16 or float32.") from error
 
 
 def _open(path: Path, mode: str = "r", **profile: Any) -> Any:

@@ -14,7 +14,7 @@ from jfusion.data import geotiff
 from jfusion.data.scene import Scene
 from jfusion.data.simulate import Protocol, cropped, simulate
 from jfusion.errors import InputError
-from jfusion.files import check_output, replaced
+from jfusion.files import check_folder, check_output, replaced
 
 
 def guide_bands(scene: Scene, sensor: str) -> tuple[str, ...]:
@@ -35,6 +35,7 @@ def write_simulation(scene: Scene, protocol: Protocol, folder: Path, overwrite: 
     Raises:
         InputError: the scene has no wavelengths, misses pixels, does not fit the protocol, or a file exists already.
     """
+    check_folder(folder)
     if scene.wavelengths is None:
         raise InputError(f"{scene.name} has no wavelengths, so no guide can be made; give them in its metadata.")
     if missing := np.count_nonzero(~cropped(scene.valid, protocol)):

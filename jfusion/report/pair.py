@@ -9,7 +9,7 @@ import numpy as np
 
 from jfusion.data import readers
 from jfusion.data.scene import Scene
-from jfusion.files import check_output
+from jfusion.files import check_folder, check_output
 from jfusion.inference.evaluate import CONVENTIONS, without_reference
 from jfusion.inference.fuse import Fused, Sources, opened, sample
 from jfusion.inference.pair import as_input
@@ -60,6 +60,7 @@ def report_pair(
     Raises:
         InputError: the folder cannot be written to.
     """
+    check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / "index.html"
     check_output(page, overwrite=True)
