@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from jfusion import __version__
 from jfusion.errors import TERMINATED, InputError, JFusionError, RunError
@@ -41,8 +41,10 @@ def use_all_cores(devices: int | None = None) -> None:
 
 
 def emit(value: Any) -> None:
-    """Prints a value as JSON, without NaN."""
-    print(json.dumps(value, indent=2, allow_nan=False))
+    """Prints a value as JSON; nan and infinity become null."""
+    from jfusion.report.results import finite
+
+    print(json.dumps(finite(value), indent=2, allow_nan=False))
 
 
 def demo(arguments: argparse.Namespace) -> None:
@@ -57,8 +59,11 @@ def list_systems(arguments: argparse.Namespace) -> None:
     from jfusion import catalogue
     from jfusion.tasks import TASKS
 
+    families = get_args(catalogue.Family)
     if arguments.task is not None and arguments.task not in TASKS:
         raise InputError(f"there is no task {arguments.task!r}; the tasks are {', '.join(TASKS)}.")
+    if arguments.family is not None and arguments.family not in families:
+        raise InputError(f"there is no family {arguments.family!r}; the families are {', '.join(families)}.")
     rows = [
         row
         for row in catalogue.systems().values()
@@ -115,13 +120,24 @@ def show_sensors(arguments: argparse.Namespace) -> None:
         print(f"{b['name']:<12} {b['kind']:<4} {b['centre_nm']:>9} {b['fwhm_nm']:>8} {gsd:>7} {b['mtf_gain']:>8.3f}")
 
 
+def check_trained(name: str | None) -> None:
+    """Raises InputError unless the system called ``name``, None for the default one, is trained and so has weights."""
+    from jfusion import catalogue
+
+    if name is None or not isinstance(catalogue.get(name).method, catalogue.Trained):
+        raise InputError(f"{name or 'the default system'} has no weights to save; leave out --save-weights.")
+
+
 def fuse(arguments: argparse.Namespace) -> None:
     use_all_cores()
-    from jfusion.files import check_output
+    from jfusion.files import check_folder, check_output
 
     check_output(arguments.output, arguments.overwrite)
     if arguments.save_weights is not None:
         check_output(arguments.save_weights, arguments.overwrite)
+        check_trained(arguments.system)
+    if arguments.report is not None:
+        check_folder(arguments.report)
     for path in (arguments.lr, arguments.guide):
         if not path.is_file():
             raise InputError(f"there is no file {path}; check the path.")
@@ -141,19 +157,16 @@ def fuse(arguments: argparse.Namespace) -> None:
         fused = fuse(
             arguments.lr, arguments.guide, arguments.output, cog=not arguments.no_cog, progress=progress, **options
         )
-    if arguments.save_weights is not None:
+    if arguments.save_weights is not None and fused.network is not None:
         from jfusion.training import weights
 
-        if fused.network is None:
-            raise InputError(f"{fused.system} has no weights to save; leave out --save-weights.")
         weights.save(arguments.save_weights, fused.network)
     report = None
     if arguments.report is not None:
         from jfusion.report.pair import report_pair
 
-        report = report_pair(
-            arguments.report, fused, arguments.lr, arguments.guide, arguments.lr_key, arguments.guide_key
-        )
+        same = {name: options[name] for name in ("lr_key", "guide_key", "lr_sensor", "guide_sensor", "nodata")}
+        report = report_pair(arguments.report, fused, arguments.lr, arguments.guide, **same)
     if not arguments.quiet:
         note = f"; {fused.note}" if fused.note else ""
         print(f"{fused.system} ({fused.task}): {fused.geometry}{note}", file=sys.stderr)
@@ -201,8 +214,9 @@ def _scene(text: str, key: str | None, nodata: float | None = None) -> Scene:
 
 def simulate(arguments: argparse.Namespace) -> None:
     from jfusion.data.simulate import Protocol
-    from jfusion.inference.simulate import write_simulation
+    from jfusion.inference.simulate import guide_bands, write_simulation
 
+    scene = _scene(arguments.image, arguments.key)
     if arguments.protocol is not None:
         try:
             protocol = Protocol.from_dict(json.loads(arguments.protocol.read_text()))
@@ -216,14 +230,12 @@ def simulate(arguments: argparse.Namespace) -> None:
             kernel=arguments.kernel,
             width=arguments.width,
             guide_sensor=arguments.guide_sensor,
-            guide_bands=tuple(arguments.guide_bands or ()),
+            guide_bands=tuple(arguments.guide_bands or guide_bands(scene, arguments.guide_sensor)),
             lr_snr_db=arguments.lr_snr,
             guide_snr_db=arguments.guide_snr,
             seed=arguments.seed,
         )
-    for path in write_simulation(
-        _scene(arguments.image, arguments.key), protocol, arguments.folder, arguments.overwrite
-    ):
+    for path in write_simulation(scene, protocol, arguments.folder, arguments.overwrite):
         print(path)
 
 
@@ -241,6 +253,24 @@ def evaluate(arguments: argparse.Namespace) -> None:
     else:
         for name, (value, convention) in result.items():
             print(f"{name:<12} {value:>12.5g}   {convention}")
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """An argument's type: whole numbers from ``least`` on."""
+
+    def whole_number(text: str) -> int:
+        if (value := int(text)) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, but is {text}")
+        return value
+
+    return whole_number
+
+
+def seconds(text: str) -> float:
+    """An argument's type: a positive time."""
+    if not 0 < (value := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a positive number of seconds, but is {text}")
+    return value
 
 
 def _common() -> argparse.ArgumentParser:
@@ -303,10 +333,12 @@ def parser() -> argparse.ArgumentParser:
         help="estimate the sensors from the pair, in place of their tables and of what a system would learn",
     )  # fmt: skip
     sub.add_argument("--save-weights", type=Path, metavar="FILE", help="keep what was trained")
-    sub.add_argument("--budget", type=float, metavar="SECONDS", help="time for training or fitting")
-    sub.add_argument("--seed", type=int, default=0, metavar="N", help="of parameters and patches (default: 0)")
-    sub.add_argument("--tile", type=int, metavar="PIXELS", help="side of a window on GUIDE (default: by --memory)")
-    sub.add_argument("--memory", type=int, default=1024, metavar="MIB", help="working memory (default: %(default)s)")
+    sub.add_argument("--budget", type=seconds, metavar="SECONDS", help="time for training or fitting")
+    sub.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of parameters and patches (default: 0)")
+    sub.add_argument(
+        "--tile", type=at_least(1), metavar="PIXELS", help="side of a window on GUIDE (default: by --memory)"
+    )
+    sub.add_argument("--memory", type=at_least(1), default=1024, metavar="MIB", help="working memory (default: 1024)")
     sub.add_argument("--dtype", metavar="TYPE", help="of the output, such as uint16 (default: that of LR)")
     sub.add_argument("--no-cog", action="store_true", help="plain tiled GeoTIFF instead of a cloud-optimised one")
     sub.add_argument("--overwrite", action="store_true", help="replace OUT")
@@ -340,14 +372,14 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("image", metavar="IMAGE", help="file, or name of an embedded scene")
     sub.add_argument("folder", type=Path, metavar="DIR", help="gets lr.tif, guide.tif, reference.tif, protocol.json")
     sub.add_argument("--protocol", type=Path, metavar="FILE", help="protocol.json of an earlier simulation")
-    sub.add_argument("--ratio", type=int, default=4, metavar="N", help="default: %(default)s")
+    sub.add_argument("--ratio", type=at_least(1), default=4, metavar="N", help="default: %(default)s")
     sub.add_argument("--kernel", default="gaussian", metavar="NAME", help="gaussian, mtf or box (default: gaussian)")
     sub.add_argument("--width", type=float, default=1.0, metavar="W", help="FWHM in LR pixels, or the MTF gain")
     sub.add_argument("--guide-sensor", default="landsat8_oli", metavar="NAME", help="default: %(default)s")
-    sub.add_argument("--guide-bands", nargs="+", metavar="BAND", help="default: all multispectral bands")
+    sub.add_argument("--guide-bands", nargs="+", metavar="BAND", help="default: multispectral ones that IMAGE covers")
     sub.add_argument("--lr-snr", type=float, metavar="DB", help="noise of lr (default: none)")
     sub.add_argument("--guide-snr", type=float, metavar="DB", help="noise of the guide (default: none)")
-    sub.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
+    sub.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the noise (default: 0)")
     sub.add_argument("--key", metavar="KEY", help="array in a MATLAB or HDF5 file")
     sub.add_argument("--overwrite", action="store_true", help="replace files in DIR")
 
@@ -360,7 +392,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--guide", type=Path, metavar="FILE")
     sub.add_argument("--lr-sensor", metavar="NAME", help="see `jfusion sensors`")
     sub.add_argument("--guide-sensor", metavar="NAME")
-    sub.add_argument("--ratio", type=int, metavar="N", help="of the pair, for ERGAS with --reference")
+    sub.add_argument("--ratio", type=at_least(1), metavar="N", help="of the pair, for ERGAS with --reference")
     sub.add_argument("--data-range", type=float, metavar="X", help="full scale for PSNR and SSIM (default: maximum)")
     sub.add_argument("--json", action="store_true", help="as JSON")
     return top

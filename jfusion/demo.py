@@ -17,7 +17,7 @@ import numpy as np
 from jfusion.data import scenes
 from jfusion.data.scene import Scene
 from jfusion.data.simulate import Protocol, Simulation, simulate
-from jfusion.files import check_output
+from jfusion.files import check_folder, check_output
 from jfusion.inference.evaluate import CONVENTIONS
 from jfusion.inference.fuse import fuse
 from jfusion.inference.pair import Pair, make_pair, product_outline
@@ -57,11 +57,13 @@ SHARPEN = ("cubic", "brovey", "gsa", "bdsd", "sfim", "mtf_glp_hpm", "mtf_glp_cbd
 def demo(folder: Path = Path("runs/demo"), quiet: bool = False) -> Path:
     """Runs the demonstration and returns the path of its page.
 
-    Writes ``index.html``, ``results.json`` and every product as a GeoTIFF into ``folder``, which it empties first.
+    Writes ``index.html`` and ``results.json`` into ``folder`` and each product as a GeoTIFF into a folder of its scene,
+    which it empties first.
 
     Raises:
         InputError: the folder cannot be written to.
     """
+    check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     check_output(folder / "index.html", overwrite=True)
     for name in ("jasper_ridge", "paris_hs_pan", "landsat8_momotombo"):

@@ -21,8 +21,20 @@ def check_output(path: Path, overwrite: bool = False) -> None:
     folder = path.parent
     if not folder.is_dir():
         raise InputError(f"the folder {folder} of the output does not exist; make it first.")
+    _check_writable(folder, f".{path.name}.")
+
+
+def check_folder(folder: Path) -> None:
+    """Raises InputError unless files can be written into ``folder``, which may still have to be made."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.exists(path))
+    if not there.is_dir():
+        raise InputError(f"the output {folder} must be a folder, but {there} is a file; choose another name.")
+    _check_writable(there, ".probe.")
+
+
+def _check_writable(folder: Path, prefix: str) -> None:
     try:
-        handle, probe = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.")
+        handle, probe = tempfile.mkstemp(dir=folder, prefix=prefix)
     except OSError as error:
         raise InputError(f"the folder {folder} cannot be written to ({os.strerror(error.errno or 0)}).") from error
     os.close(handle)

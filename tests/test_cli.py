@@ -1,5 +1,6 @@
 """The command line through its real entry point."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -16,8 +17,8 @@ import rasterio
 import scipy.io
 from affine import Affine
 
-from jfusion.cli import main
-from jfusion.data import readers, scenes
+from jfusion.cli import main, parser
+from jfusion.data import geotiff, readers, scenes
 
 COMMAND = [sys.executable, "-m", "jfusion.cli"]
 
@@ -89,6 +90,22 @@ def test_fused_centres_lie_on_the_coarse_ones(pair: tuple[Path, Path], tmp_path:
     np.testing.assert_allclose(sampled, coarse.image[5:35, 5:35], atol=1.01)
 
 
+def test_the_report_reads_the_files_as_they_were_fused(tmp_path: Path, capsys) -> None:
+    """One band, NaN declared on the command line, a sensor that the file names wrongly."""
+    ms = image(1, 16, np.float32)
+    ms[0, 8, 8] = np.nan
+    lr = write(tmp_path / "ms.tif", ms)
+    with rasterio.open(lr, "r+") as file:
+        file.update_tags(SENSOR="nowhere")
+    guide = write(tmp_path / "pan.tif", image(1, 32), step=15.0)
+    out, page = tmp_path / "sharp.tif", tmp_path / "page"
+    options = ["--nodata", "nan", "--lr-sensor", "eo1_ali", "--report", str(page)]
+    assert main(["fuse", str(lr), str(guide), str(out), "-q", "--system", "gsa", *options]) == 0, capsys.readouterr()
+    (row,) = json.loads((page / "results.json").read_text())
+    assert {"D_s", "HQNR"} <= set(row["metrics"])
+    assert not {"D_lambda", "QNR"} & set(row["metrics"])
+
+
 def test_a_displaced_image_is_registered(pair: tuple[Path, Path], tmp_path: Path, capsys) -> None:
     """Two rows too low: what is found, what is left out, and that the product is nearly what it would have been."""
     moved, straight, sharp = tmp_path / "moved.tif", tmp_path / "straight.tif", tmp_path / "sharp.tif"
@@ -147,6 +164,20 @@ def test_windows_equal_the_whole_for_a_local_system(tmp_path: Path) -> None:
     np.testing.assert_allclose(readers.read(tiled).image, expected, atol=1e-5 * expected.max())
 
 
+def test_unknown_sensors_are_estimated_in_windows_too(tmp_path: Path, capsys) -> None:
+    """The centre is nodata, so that another part of the scene has to stand for it."""
+    ms, pan = image(3, 72), image(1, 144)
+    ms[:, 20:52, 20:52] = 0
+    lr, guide = write(tmp_path / "ms.tif", ms, nodata=0), write(tmp_path / "pan.tif", pan, step=15.0)
+    out = tmp_path / "sharp.tif"
+    assert main(["fuse", str(lr), str(guide), str(out), "-q", "--system", "gsa", "--tile", "130", "--estimate",
+                 "--json"]) == 0  # fmt: skip
+    said = json.loads(capsys.readouterr().out)
+    assert said["windows"] > 1
+    assert said["note"] == "observation model estimated from the pair"
+    assert readers.read(out).valid.any()
+
+
 def test_nodata_spreads_no_further_than_it_must(tmp_path: Path) -> None:
     ms = image(2, 16)
     ms[:, 8, 8] = 0
@@ -172,6 +203,7 @@ def _cases(folder: Path) -> dict[str, tuple[list[str], str]]:
     nan[0, 3, 3] = np.nan
     blank = write(folder / "blank.tif", np.zeros((4, 16, 16), np.uint16), nodata=0)
     larger = [str(write(folder / "h.tif", image(4, 64))), str(write(folder / "i.tif", image(1, 128), step=15.0))]
+    marked = str(write(folder / "j.tif", image(4, 16, np.int16), nodata=-32768))
     return {
         "missing file": ([str(folder / "nowhere.tif"), guide], "nowhere.tif"),
         "not an image": ([str(text), guide], "text.tif"),
@@ -196,13 +228,20 @@ def _cases(folder: Path) -> dict[str, tuple[list[str], str]]:
         "level of an interval": ([lr, guide, "--system", "udaln", "--uncertainty", "99.9"], "needs 999 pixels"),
         "share for a level": ([lr, guide, "--system", "udaln", "--uncertainty", "0.9"], "say 90"),
         "nothing to keep": ([lr, guide, "--keep", str(folder / "kept")], "--keep"),
+        "nothing to spend a budget on": ([lr, guide, "--budget", "5"], "--budget"),
+        "nothing to learn": ([lr, guide, "--system", "fusionnet", "--weights", lr, "--budget", "5"], "--budget"),
+        "no weights to save": ([lr, guide, "--system", "gsa", "--save-weights", str(folder / "w")], "--save-weights"),
+        "report in a file": ([lr, guide, "--report", lr], "must be a folder"),
+        "unknown data type": ([lr, guide, "--dtype", "uint61"], "no data type 'uint61'"),
+        "data type without nodata": ([marked, guide, "--dtype", "uint8"], "choose a data type that can"),
     }  # fmt: skip
 
 
 CASES = """missing file, not an image, truncated, ratio not an integer, ratio below one, no overlap, other CRS,
 band count, unknown sensor, unknown system, all nodata, NaN, complex, strings, MATLAB key,
 weights for a classical system, no weights, tile, windows of a registered pair, interval of a classical system,
-level of an interval, share for a level, nothing to keep""".replace("\n", " ").split(", ")
+level of an interval, share for a level, nothing to keep, nothing to spend a budget on, nothing to learn,
+no weights to save, report in a file, unknown data type, data type without nodata""".replace("\n", " ").split(", ")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -244,10 +283,36 @@ def test_verbose_shows_the_cause(tmp_path: Path, capsys) -> None:
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_usage_errors_are_exit_code_2() -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    ["fuse one.tif", "fuse a b c --memory -5", "fuse a b c --tile 0", "fuse a b c --seed -1", "fuse a b c --budget 0",
+     "simulate jasper_ridge pair --ratio 0", "evaluate a --ratio x"],
+)  # fmt: skip
+def test_usage_errors_are_exit_code_2(arguments: str) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(["fuse", "one.tif"])
+        main(arguments.split())
     assert stop.value.code == 2
+
+
+def test_a_file_is_no_folder(tmp_path: Path, capsys) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for command in (["demo", "--out", str(file)], ["simulate", "aviris_california", str(file / "pair")]):
+        assert main(command) == 2
+        assert "must be a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [({"ratio": "4"}, "ratio of a protocol must be of the type int, but is '4'"), ({"ratio": 0}, "at least 1"),
+     ({"ratio": 2, "guide_bands": "B2"}, "guide_bands"), ({"ratio": 2, "crop": [0, 8, 0]}, "crop"),
+     ({"ratio": 2, "lr_snr_db": True}, "lr_snr_db")],
+)  # fmt: skip
+def test_a_protocol_of_wrong_values_is_refused(values: dict, said: str, tmp_path: Path, capsys) -> None:
+    protocol = tmp_path / "protocol.json"
+    protocol.write_text(json.dumps(values))
+    assert main(["simulate", "aviris_california", str(tmp_path / "pair"), "--protocol", str(protocol)]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_simulate_then_fuse_then_evaluate(tmp_path: Path, capsys) -> None:
@@ -260,6 +325,9 @@ def test_simulate_then_fuse_then_evaluate(tmp_path: Path, capsys) -> None:
         np.testing.assert_array_equal(
             readers.read(first / f"{name}.tif").image, readers.read(second / f"{name}.tif").image
         )
+    coarse = readers.read(first / "lr.tif")
+    assert coarse.wavelengths is not None
+    assert coarse.sensor is None  # the scene's own would bring a PSF that lr was not made by
     sharp = tmp_path / "sharp.tif"
     files = [str(first / "lr.tif"), str(first / "guide.tif")]
     assert main(["fuse", *files, str(sharp), "-q", "--system", "gsa"]) == 0
@@ -272,6 +340,42 @@ def test_simulate_then_fuse_then_evaluate(tmp_path: Path, capsys) -> None:
     assert 0 < json.loads(capsys.readouterr().out)["QNR"]["value"] <= 1
 
 
+def test_the_examples_of_the_help_run(pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but the demonstration, which takes minutes, and the import of a file that is not here."""
+    monkeypatch.chdir(tmp_path)
+    commands = parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr,index]
+    for name in ("list", "show", "sensors", "simulate", "fuse", "evaluate"):
+        if name == "evaluate":
+            shutil.copy("sharp.tif", "truth.tif")
+        example = commands[name].epilog.removeprefix("example: jfusion ")
+        assert main(example.split()) == 0, example
+    guide = readers.read(tmp_path / "pair" / "guide.tif")
+    assert guide.band_names == ("B1", "B2", "B3", "B4", "B5", "B6", "B7")
+
+
+def test_a_perfect_product_is_json(pair: tuple[Path, Path], capsys) -> None:
+    assert main(["evaluate", str(pair[0]), "--reference", str(pair[0]), "--ratio", "2", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["PSNR"]["value"] is None
+    assert said["RMSE"]["value"] == 0
+
+
+def test_a_simulation_has_no_pixel_that_nobody_saw(tmp_path: Path, capsys) -> None:
+    """A nodata pixel is refused where it would be blurred into others, and no matter where it is cropped away."""
+    scene = next(iter(scenes.load("aviris_california").values()))
+    numbers = scene.image.copy()
+    numbers[:, -1] = -9999
+    image = tmp_path / "image.tif"
+    geotiff.write(image, dataclasses.replace(scene, image=numbers, nodata=-9999, mask=numbers[..., 0] != -9999))
+    options = ["--ratio", "2", "--guide-bands", "B2", "B3"]
+    assert main(["simulate", str(image), str(tmp_path / "no"), *options]) == 2
+    assert f"has {scene.height} invalid pixels" in capsys.readouterr().err
+    protocol = tmp_path / "protocol.json"
+    crop = [0, scene.height, 0, scene.width - 2]
+    protocol.write_text(json.dumps({"ratio": 2, "guide_bands": ["B2", "B3"], "crop": crop}))
+    assert main(["simulate", str(image), str(tmp_path / "yes"), "--protocol", str(protocol)]) == 0
+
+
 def test_lists(capsys) -> None:
     assert main(["list", "--json"]) == 0
     assert "gsa" in {row["name"] for row in json.loads(capsys.readouterr().out)}
@@ -280,6 +384,8 @@ def test_lists(capsys) -> None:
     assert main(["sensors", "landsat8_oli", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["bands"][0]["name"] == "B1"
     assert main(["list", "--task", "pansharpning"]) == 2
+    assert main(["list", "--family", "priors"]) == 2
+    assert "the families are classical, cnn" in capsys.readouterr().err
 
 
 def test_termination_leaves_nothing(pair: tuple[Path, Path], tmp_path: Path) -> None:

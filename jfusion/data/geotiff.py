@@ -170,7 +170,7 @@ def open_writer(
         RunError: the file could not be completed.
     """
     path = Path(path)
-    kind = np.dtype(outline.image.dtype if dtype is None else dtype)
+    kind = outline.image.dtype if dtype is None else _dtype(dtype)
     check_output(path, overwrite)
     _check_dtype(path, kind, outline.nodata)
     _check_space(path, outline, kind)
@@ -197,6 +197,13 @@ def open_writer(
         shutil.rmtree(workplace, ignore_errors=True)
 
 
+def _dtype(name: Any) -> np.dtype:
+    try:
+        return np.dtype(name)
+    except TypeError as error:
+        raise InputError(f"there is no data type {name!r}; choose one such as uint16 or float32.") from error
+
+
 def _open(path: Path, mode: str = "r", **profile: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -216,11 +223,18 @@ def _check_space(path: Path, outline: Scene, dtype: np.dtype) -> None:
 def _check_dtype(path: Path, dtype: np.dtype, nodata: float | None) -> None:
     if dtype.kind not in "iuf" or dtype == np.float16:
         raise InputError(f"{path} cannot hold {dtype}; choose an integer type, float32 or float64.")
-    if nodata is None or dtype.kind == "f":
-        return
+    if nodata is not None and not holds(dtype, nodata):
+        raise InputError(
+            f"{path} marks invalid pixels by {nodata:g}, which {dtype} cannot hold; choose a data type that can."
+        )
+
+
+def holds(dtype: np.dtype, nodata: float) -> bool:
+    """Whether a sample of that integer or floating type can be ``nodata``."""
+    if dtype.kind == "f":
+        return True
     limits = np.iinfo(dtype)
-    if not (np.isfinite(nodata) and nodata == int(nodata) and limits.min <= nodata <= limits.max):
-        raise InputError(f"nodata {nodata} does not fit {dtype} ({limits.min} to {limits.max}); choose another.")
+    return bool(np.isfinite(nodata) and nodata == int(nodata) and limits.min <= nodata <= limits.max)
 
 
 def _block_size(bands: int, itemsize: int) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any, Literal, NamedTuple, get_args
+from types import UnionType
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -69,6 +70,8 @@ class Protocol:
     data_range: float = 1.0
 
     def __post_init__(self) -> None:
+        if self.ratio < 1:
+            raise InputError(f"the ratio of a simulation must be at least 1, but is {self.ratio}.")
         check_boundary(self.boundary)
         if self.boundary == "valid":
             raise InputError("the boundary of a simulation must be circular or reflect: 'valid' loses pixels.")
@@ -122,17 +125,34 @@ class Protocol:
         """Back from `to_dict`, also after a round trip through JSON.
 
         Raises:
-            InputError: names that a protocol does not have.
+            InputError: names that a protocol does not have, or values of another type than theirs.
         """
-        known = {field.name for field in dataclasses.fields(Protocol)}
-        if unknown := set(values) - known:
+        known = get_type_hints(Protocol)
+        if unknown := set(values) - set(known):
             raise InputError(f"a protocol has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}.")
         arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        for name, value in arguments.items():
+            if not _is_of(value, known[name]):
+                kind = Protocol.__annotations__[name]
+                raise InputError(f"{name} of a protocol must be of the type {kind}, but is {values[name]!r}.")
         return Protocol(**arguments)
 
     def to_json(self) -> str:
         """As JSON text."""
         return json.dumps(self.to_dict(), indent=2)
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value is of the type of a protocol's attribute; an integer is a number too."""
+    parts = get_args(kind)
+    if get_origin(kind) is UnionType:
+        return any(_is_of(value, part) for part in parts)
+    if get_origin(kind) is Literal:
+        return isinstance(value, str)
+    if get_origin(kind) is tuple:
+        parts = parts[:1] * len(value) if isinstance(value, tuple) and Ellipsis in parts else parts
+        return isinstance(value, tuple) and len(value) == len(parts) and all(map(_is_of, value, parts))
+    return isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
 
 
 class Simulation(NamedTuple):
@@ -163,6 +183,22 @@ def crop_to_multiple(image: np.ndarray, ratio: int) -> np.ndarray:
     return image[:height, :width]
 
 
+def cropped(image: np.ndarray, protocol: Protocol) -> np.ndarray:
+    """The part of an image ``(height, width, ...)`` that a pair is made from: the crop, down to multiples of the ratio.
+
+    Raises:
+        InputError: the crop leaves the image, or nothing would be left.
+    """
+    if protocol.crop is not None:
+        top, bottom, left, right = protocol.crop
+        if not (0 <= top < bottom <= image.shape[0] and 0 <= left < right <= image.shape[1]):
+            raise InputError(
+                f"the crop {protocol.crop} must lie inside the image of {image.shape[0]} x {image.shape[1]} pixels."
+            )
+        image = image[top:bottom, left:right]
+    return crop_to_multiple(image, protocol.ratio)
+
+
 def simulate(image: np.ndarray, wavelengths: np.ndarray, protocol: Protocol) -> Simulation:
     """Makes a hyperspectral-multispectral (or -panchromatic) pair from one hyperspectral image.
 
@@ -174,14 +210,7 @@ def simulate(image: np.ndarray, wavelengths: np.ndarray, protocol: Protocol) -> 
     Raises:
         InputError: the crop leaves the image, or a guide band has no support in the wavelengths.
     """
-    if protocol.crop is not None:
-        top, bottom, left, right = protocol.crop
-        if not (0 <= top < bottom <= image.shape[0] and 0 <= left < right <= image.shape[1]):
-            raise InputError(
-                f"the crop {protocol.crop} must lie inside the image of {image.shape[0]} x {image.shape[1]} pixels."
-            )
-        image = image[top:bottom, left:right]
-    target = jnp.asarray(crop_to_multiple(image, protocol.ratio), jnp.float32)[None]
+    target = jnp.asarray(cropped(image, protocol), jnp.float32)[None]
     return observe(
         target, protocol.spatial, protocol.spectral(wavelengths), protocol.grid, protocol.lr_snr_db,
         protocol.guide_snr_db, jax.random.key(protocol.seed),

@@ -33,6 +33,9 @@ CONVENTIONS: dict[str, tuple[str, str]] = {
 }
 """What each metric computes and where it comes from, by name."""
 
+PAIRS_OF_BANDS = ("D_lambda", "QNR")
+"""Metrics that an image of one band does not have."""
+
 
 def against_reference(
     product: Array | np.ndarray,
@@ -54,7 +57,7 @@ def without_reference(
 
     The product and the guide are degraded by the model's spatial response or, where it is not known, by MTF-matched
     Gaussians of gain 0.30 and 0.15; residuals are given for the sensors whose operators are known. Where `lr` is
-    displaced, both are seen as it is.
+    displaced, both are seen as it is. An image of one band has no `PAIRS_OF_BANDS`.
     """
     ratio, grid = model.ratio, model.grid
     spatial = model.operators["lr"] or SpatialResponse(mtf_psf(0.30, grid), ratio, grid.phase)
@@ -62,9 +65,10 @@ def without_reference(
     onto_lr = Displaced(sharp, spatial.displacement) if isinstance(spatial, Displaced) else sharp
     product_lr, guide_lr = jax.jit(lambda x, g: (spatial(x), onto_lr(g)))(product, observation["guide"])
     block = max(min(math.ceil(BLOCK / ratio), min(product_lr.shape[1:3]) // ratio), 1) * ratio
+    defined = {k: m for k, m in metrics.WITHOUT_REFERENCE.items() if product.shape[-1] > 1 or k not in PAIRS_OF_BANDS}
     values = metrics.without_reference(
         product[0], observation["lr"][0], observation["guide"][0], product_lr=product_lr[0], guide_lr=guide_lr[0],
-        mask=mask, block=block,
+        mask=mask, block=block, metrics=defined,
     )  # fmt: skip
     residuals = metrics.consistency(observation, jax.jit(lambda model, x: model(x))(model, product))
     return values | {f"residual {key}": float(value[0]) for key, value in residuals.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -44,7 +45,7 @@ BLEND_MARGIN = 16
 """Overlap, in low-resolution pixels, of windows of systems that use statistics of the window."""
 
 SAMPLE = 512
-"""Side, in high-resolution pixels, of the central part that a model is estimated or a network is trained on."""
+"""Side, in high-resolution pixels, of the part that a model is estimated or a network is trained on; see `sample`."""
 
 
 class Source(Protocol):
@@ -128,6 +129,17 @@ def choose(name: str | None, task: Task) -> System:
     return system
 
 
+def check_learning(system: System, weights: Path | None, options: dict[str, Any]) -> None:
+    """Raises InputError where weights, or options of learning (by name, None where not given), mean nothing."""
+    if weights is not None and not isinstance(system.method, Trained):
+        raise InputError(f"{system.name} is {system.family} and takes no weights; leave out --weights.")
+    for name in (name for name, value in options.items() if value is not None):
+        if isinstance(system.method, Classical):
+            raise InputError(f"{system.name} is classical and learns nothing; leave out {name}.")
+        if weights is not None:
+            raise InputError(f"{system.name} learns nothing where it is given weights; leave out {name} or --weights.")
+
+
 def fuse(
     lr: Path,
     guide: Path,
@@ -156,7 +168,7 @@ def fuse(
     """Fuses two files into a GeoTIFF on the guide's grid, with the bands, numbers and data type of the first.
 
     The scene goes through whole where it fits into ``memory``, else in overlapping windows; a model is estimated and a
-    network trained on the central part of the scene.
+    network trained on one part of the scene, the central one where all its pixels are valid.
 
     Args:
         lr, guide: GeoTIFF, ENVI, MATLAB or HDF5.
@@ -193,10 +205,7 @@ def fuse(
         lr_outline, guide_outline = sources.outlines
         task = spatiospectral_task(lr_outline.bands, guide_outline.bands)
         row = choose(system, task)
-        if weights is not None and not isinstance(row.method, Trained):
-            raise InputError(f"{row.name} is {row.family} and takes no weights; leave out --weights.")
-        if keep is not None and isinstance(row.method, Classical):
-            raise InputError(f"{row.name} is classical: nothing is learned that could be kept; leave out --keep.")
+        check_learning(row, weights, {"--budget": budget, "--keep": keep})
         layout = Layout.of(row, sources, tile, memory)
         if register and layout.windows > 1:
             raise InputError(
@@ -211,8 +220,8 @@ def fuse(
             check_interval(row, (lr_outline.height, lr_outline.width), sources.geometry.ratio, uncertainty)
             settings["uncertainty"], outline = uncertainty, with_half_width(outline, uncertainty)
         with geotiff.open_writer(output, outline, dtype=dtype, cog=cog, overwrite=overwrite) as writer:
-            work = partial(_whole, registering=register, estimating=estimate) if layout.windows == 1 else _windowed
-            done = work(row, sources, layout, writer, settings)
+            work = partial(_whole, registering=register) if layout.windows == 1 else _windowed
+            done = work(row, sources, layout, writer, settings, estimating=estimate)
     return Fused(
         output=output,
         system=row.name,
@@ -248,8 +257,8 @@ def _whole(
     layout: Layout,
     writer: geotiff.WindowedWriter,
     settings: dict[str, Any],
-    registering: bool,
     estimating: bool,
+    registering: bool,
 ) -> Done:
     pair = sources.pair(slice(0, layout.height), slice(0, layout.width))
     check_valid(pair)
@@ -271,14 +280,19 @@ def _whole(
 
 
 def _windowed(
-    system: System, sources: Sources, layout: Layout, writer: geotiff.WindowedWriter, settings: dict[str, Any]
+    system: System,
+    sources: Sources,
+    layout: Layout,
+    writer: geotiff.WindowedWriter,
+    settings: dict[str, Any],
+    estimating: bool,
 ) -> Done:
     ratio, lr = sources.geometry.ratio, sources.outlines[0]
-    sample = sources.pair(central(layout.height, ratio), central(layout.width, ratio))
-    model, note = completed(system, sample.observation, sample.model)
+    seen = sources.pair(*sample(sources))
+    model, note = completed(system, seen.observation, seen.model, estimating)
     network = None
     if isinstance(system.method, Trained):
-        network, how = trained(system, sample.observation, model, **settings)
+        network, how = trained(system, seen.observation, model, **settings)
         note = "; ".join(filter(None, (note, how)))
     apply, progress = ready(system, network), settings["progress"]
 
@@ -375,8 +389,34 @@ class Layout:
         return layout
 
 
-def central(size: int, ratio: int, side: int = SAMPLE) -> slice:
-    """The central window of at most ``side`` high-resolution pixels on an axis of ``size`` low-resolution ones."""
-    length = min(size, max(side // ratio, 1))
-    start = (size - length) // 2
-    return slice(start, start + length)
+def sample(sources: Sources, side: int = SAMPLE) -> tuple[slice, slice]:
+    """Rows and columns of `lr` that stand for the scene: of its centre, edges and corners, where most pixels are valid.
+
+    Args:
+        sources: the two images.
+        side: of the window in high-resolution pixels, less where the scene is smaller.
+
+    Raises:
+        InputError: none of them has a valid pixel.
+    """
+    lr, _ = sources.outlines
+    rows, columns = (_places(size, side // sources.geometry.ratio) for size in (lr.height, lr.width))
+    best, most = (rows[0], columns[0]), 0
+    for window in itertools.product(rows, columns):
+        valid = sources.pair(*window).valid
+        if (count := int(np.count_nonzero(valid))) > most:
+            best, most = window, count
+        if count == valid.size:
+            break
+    if not most:
+        raise InputError(
+            f"{lr.name} and its guide have no valid pixel in common in the scene's centre, edges or corners, where a "
+            "part that stands for the scene is looked for; crop both to where they are valid."
+        )
+    return best
+
+
+def _places(size: int, length: int) -> list[slice]:
+    """Windows of at most ``length`` pixels in the middle and at both ends of an axis of ``size``."""
+    length = min(size, max(length, 1))
+    return [slice(start, start + length) for start in dict.fromkeys(((size - length) // 2, 0, size - length))]

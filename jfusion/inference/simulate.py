@@ -12,19 +12,37 @@ from jax import Array
 from jfusion import sensors
 from jfusion.data import geotiff
 from jfusion.data.scene import Scene
-from jfusion.data.simulate import Protocol, simulate
+from jfusion.data.simulate import Protocol, cropped, simulate
 from jfusion.errors import InputError
-from jfusion.files import check_output, replaced
+from jfusion.files import check_folder, check_output, replaced
+
+
+def guide_bands(scene: Scene, sensor: str) -> tuple[str, ...]:
+    """Names of the multispectral bands of ``sensor`` that the scene's wavelengths cover; none where it has none.
+
+    Raises:
+        InputError: no such sensor.
+    """
+    table = sensors.get(sensor)
+    return () if scene.wavelengths is None else table.ms.covered(scene.wavelengths).band_names
 
 
 def write_simulation(scene: Scene, protocol: Protocol, folder: Path, overwrite: bool = False) -> list[Path]:
     """Writes ``lr.tif``, ``guide.tif``, ``reference.tif`` (float32, physical units) and ``protocol.json``.
 
+    ``lr`` and reference keep the wavelengths, but not the sensor: the PSF that made ``lr`` is the protocol's.
+
     Raises:
-        InputError: the scene has no wavelengths, does not fit the protocol, or a file exists already.
+        InputError: the scene has no wavelengths, misses pixels, does not fit the protocol, or a file exists already.
     """
+    check_folder(folder)
     if scene.wavelengths is None:
         raise InputError(f"{scene.name} has no wavelengths, so no guide can be made; give them in its metadata.")
+    if missing := np.count_nonzero(~cropped(scene.valid, protocol)):
+        raise InputError(
+            f"{scene.name} has {missing} invalid pixels, which the blur would spread over their neighbours; crop it to "
+            "where all are valid, also by the crop of a --protocol."
+        )
     paths = [folder / name for name in ("lr.tif", "guide.tif", "reference.tif", "protocol.json")]
     pair = simulate(scene.physical(), scene.wavelengths, protocol)
     sensor = sensors.get(protocol.guide_sensor)
@@ -36,7 +54,7 @@ def write_simulation(scene: Scene, protocol: Protocol, folder: Path, overwrite: 
 
     top, left = (protocol.crop[0], protocol.crop[2]) if protocol.crop else (0, 0)
     fine = None if scene.transform is None else scene.transform @ Affine.translation(left, top)
-    physical = dataclasses.replace(scene, scale=1.0, offset=0.0, nodata=None, mask=None)
+    physical = dataclasses.replace(scene, sensor=None, scale=1.0, offset=0.0, nodata=None, mask=None)
 
     def as_scene(image: Array, name: str, base: Scene, transform: Affine | None) -> Scene:
         return dataclasses.replace(base, image=np.asarray(image[0]), name=name, transform=transform)

@@ -9,9 +9,9 @@ import numpy as np
 
 from jfusion.data import readers
 from jfusion.data.scene import Scene
-from jfusion.files import check_output
+from jfusion.files import check_folder, check_output
 from jfusion.inference.evaluate import CONVENTIONS, without_reference
-from jfusion.inference.fuse import Fused, Sources, central, opened
+from jfusion.inference.fuse import Fused, Sources, opened, sample
 from jfusion.inference.pair import as_input
 from jfusion.inference.run import count_parameters
 from jfusion.operators import Displaced, ObservationModel
@@ -22,7 +22,7 @@ from jfusion.report.page import write_page
 from jfusion.report.results import Row, write_results
 
 SIDE = 768
-"""Largest side, in high-resolution pixels, of the central part that the page shows and judges."""
+"""Largest side, in high-resolution pixels, of the part that the page shows and judges."""
 
 PSF_PIXELS = 6
 """Side of the picture of the PSF in low-resolution pixels."""
@@ -37,26 +37,38 @@ def part_of(model: ObservationModel, rows: slice, columns: slice) -> Observation
     return model.replace(operators=model.operators | {"lr": window})
 
 
-def report_pair(folder: Path, fused: Fused, lr: Path, guide: Path, lr_key: str | None, guide_key: str | None) -> Path:
+def report_pair(
+    folder: Path,
+    fused: Fused,
+    lr: Path,
+    guide: Path,
+    *,
+    lr_key: str | None = None,
+    guide_key: str | None = None,
+    lr_sensor: str | None = None,
+    guide_sensor: str | None = None,
+    nodata: float | None = None,
+) -> Path:
     """Writes ``index.html`` and ``results.json`` about a fused pair and returns the page's path.
 
     Args:
         folder: made where it does not exist.
         fused: what `jfusion.inference.fuse.fuse` did.
         lr, guide: the files that were fused.
-        lr_key, guide_key: arrays inside them.
+        lr_key, guide_key, lr_sensor, guide_sensor, nodata: as they were fused with.
 
     Raises:
         InputError: the folder cannot be written to.
     """
+    check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / "index.html"
     check_output(page, overwrite=True)
     ratio = fused.geometry.ratio
-    with opened(lr, lr_key) as lr_source, opened(guide, guide_key) as guide_source:
-        sources = Sources(lr_source, guide_source)
+    with opened(lr, lr_key, nodata) as lr_source, opened(guide, guide_key, nodata) as guide_source:
+        sources = Sources(lr_source, guide_source, lr_sensor, guide_sensor)
         outline = sources.outlines[0]
-        rows, columns = central(outline.height, ratio, SIDE), central(outline.width, ratio, SIDE)
+        rows, columns = sample(sources, SIDE)
         pair = dataclasses.replace(sources.pair(rows, columns), model=part_of(fused.model, rows, columns))
     fine = slice(rows.start * ratio, rows.stop * ratio), slice(columns.start * ratio, columns.stop * ratio)
     with readers.geotiff.open_windowed(fused.output) as product_file:
@@ -81,7 +93,7 @@ def report_pair(folder: Path, fused: Fused, lr: Path, guide: Path, lr_key: str |
     whole = (outline.height, outline.width) == (pair.lr.height, pair.lr.width)
     section = SceneSection(
         title=lr.stem,
-        text="" if whole else "The pictures and figures are of the central part of the scene.",
+        text="" if whole else "The pictures and figures are of a part of the scene.",
         facts={"grid": str(fused.geometry), "windows": fused.windows, "clipped samples": fused.clipped}
         | ({} if fused.registration is None else {"registration": str(fused.registration)}),
         inputs={key: np.asarray(image[0]) for key, image in pair.observation.items()},

@@ -152,14 +152,14 @@ def with_unit(metric: str, value: float) -> str:
     return shown.text(value) + (shown.unit if shown.unit == "°" else f" {shown.unit}" if shown.unit else "")
 
 
-def _finite(value: Any) -> Any:
-    """JSON knows neither nan nor infinity: both become null."""
+def finite(value: Any) -> Any:
+    """A value for JSON, which knows neither nan nor infinity: both become None, which is its null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value
 
 
@@ -170,7 +170,7 @@ def write_results(path: str | Path, rows: Sequence[Row]) -> None:
         InputError: a protocol holds something that JSON cannot, or the folder does not exist.
     """
     try:
-        text = json.dumps([_finite(dataclasses.asdict(row)) for row in rows], indent=2, ensure_ascii=False)
+        text = json.dumps([finite(dataclasses.asdict(row)) for row in rows], indent=2, ensure_ascii=False)
     except TypeError as error:
         raise InputError(
             f"a protocol must hold JSON values only, but: {error}; convert it to numbers or text."

@@ -116,6 +116,10 @@ class Sensor:
             raise InputError(f"{self.name} has no band {unknown[0]!r}; its bands are {', '.join(self.band_names)}.")
         return replace(self, bands=tuple(by_name[name] for name in names))
 
+    def covered(self, wavelengths: Any) -> "Sensor":
+        """The same sensor with the bands that `response` can make of these wavelengths (nm), none at worst."""
+        return replace(self, bands=tuple(b for b in self.bands if _covers(replace(self, bands=(b,)), wavelengths)))
+
     def response(self, wavelengths: Any, fwhm: Any = None) -> np.ndarray:
         """Weights that make this sensor's bands out of a hyperspectral sensor's bands.
 
@@ -157,7 +161,7 @@ class Sensor:
             raise InputError(
                 f"Band {band.name} of {self.name} ({band.centre:.0f} nm, width {band.fwhm:.0f} nm) has {coverage:.0%} "
                 f"of its response within the given wavelengths ({grid[0]:.0f} to {grid[-1]:.0f} nm, with their gaps); "
-                f"leave it out with select()."
+                f"leave it out, with --guide-bands or select()."
             )
         span = np.where(right > left, grid[right] - grid[left], 1.0)
         share = np.clip((band.wavelengths - grid[left]) / span, 0.0, 1.0)
@@ -205,9 +209,9 @@ def responses(names: Sequence[str], wavelengths: Any) -> np.ndarray:
     tables = []
     for sensor in map(get, names):
         for part in (sensor.ms, sensor.pan):
-            rows = [row for band in part.bands if (row := _row_of(part, band.name, wavelengths)) is not None]
-            if 0 < len(rows) <= MOST_BANDS:
-                tables.append(np.stack(rows))
+            seen = part.covered(wavelengths)
+            if 0 < len(seen.bands) <= MOST_BANDS:
+                tables.append(seen.response(wavelengths))
     if not tables:
         raise InputError(
             f"none of {', '.join(names)} sees a band between {min(wavelengths)} and {max(wavelengths)} nm."
@@ -216,12 +220,12 @@ def responses(names: Sequence[str], wavelengths: Any) -> np.ndarray:
     return np.stack([np.pad(table, ((0, most - len(table)), (0, 0))) for table in tables])
 
 
-def _row_of(sensor: Sensor, band: str, wavelengths: Any) -> np.ndarray | None:
-    """None where the wavelengths do not cover the band."""
+def _covers(sensor: Sensor, wavelengths: Any) -> bool:
     try:
-        return sensor.select([band]).response(wavelengths)[0]
+        sensor.response(wavelengths)
     except InputError:
-        return None
+        return False
+    return True
 
 
 def _band(row: dict[str, Any], mtf_source: str) -> Band:

@@ -182,8 +182,8 @@ def test_existing_file_stays_until_the_new_one_is_complete(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "arguments", "message"),
     [
-        ({"nodata": -9999.0}, {}, "nodata -9999.0 does not fit uint16"),
-        ({"nodata": np.nan}, {}, "does not fit"),
+        ({"nodata": -9999.0}, {}, "by -9999, which uint16 cannot hold; choose a data type"),
+        ({"nodata": np.nan}, {}, "by nan, which uint16 cannot hold"),
         ({}, {"dtype": "complex64"}, "cannot hold"),
         ({"mask": np.zeros((6, 5), bool), "nodata": None, "dtype": "float32"}, {"dtype": "float16"}, "cannot hold"),
     ],

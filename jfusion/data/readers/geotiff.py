@@ -19,7 +19,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from jfusion import sensors
-from jfusion.data.geotiff import HALF_WIDTH
+from jfusion.data.geotiff import HALF_WIDTH, holds
 from jfusion.data.readers.checks import (
     check_kind,
     check_size,
@@ -113,6 +113,8 @@ def open_windowed(path: str | Path, nodata: float | None = None) -> Iterator[Win
     with dataset:
         with guard(path, "a raster"):
             outline, indexes = _outline(path, dataset)
+        if nodata is not None and holds(outline.image.dtype, nodata):
+            outline = replace(outline, nodata=nodata)
         yield WindowedReader(path, outline, dataset, indexes, nodata)
 
 
