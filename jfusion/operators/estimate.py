@@ -150,9 +150,9 @@ def _fit_psf(
 
     def left(smoothness: Array) -> Array:
         """Of either half, up to a constant, under the other half's PSF."""
-        psf = [solved(*half, smoothness) for half in parts]
-        pairs = zip(parts, reversed(psf), strict=True)
-        return sum(jnp.vdot(z, jnp.matmul(g, z, precision="highest") - 2 * m) for (g, m), z in pairs)
+        pairs = ((seen, solved(*hidden, smoothness)) for seen, hidden in (parts, parts[::-1]))
+        of = [jnp.vdot(z, jnp.matmul(gram, z, precision="highest") - 2 * moment) for (gram, moment), z in pairs]
+        return of[0] + of[1]
 
     parts = [centred(tuple(total[half] for total in sums), counts[half]) for half in range(2)]
     tried, given = jnp.asarray(PSF_SMOOTHNESS, guide.dtype), jnp.asarray(smoothness, guide.dtype)
