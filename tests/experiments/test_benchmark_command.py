@@ -5,12 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.benchmarks import __main__ as command
 from experiments.benchmarks import jax_side, large_scene, parts, processes, tables
-from experiments.benchmarks.cases import CASES, Case
+from experiments.benchmarks.cases import CASES, FITS, Case, FitCase
 from experiments.benchmarks.tables import Ratio, Section
 from jfusion.errors import InputError, RunError
 
@@ -40,9 +42,38 @@ def test_pytorch_learns_the_same(case: Case) -> None:
         assert theirs() == pytest.approx(ours(), rel=1e-4)
 
 
+FITTED = {case.system: case.tiny() for case in FITS}
+
+
+@pytest.mark.parametrize("case", FITTED.values(), ids=FITTED)
+def test_pytorch_fits_the_same(case: FitCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The losses of the last of some steps and of some more, and that they fall; without noise on the code of GDD."""
+    torch = pytest.importorskip("torch")
+    from experiments.benchmarks import torch_side
+
+    ours, theirs = jax_side.fit(case), torch_side.fit(case, jax_side.beginning(case))
+    monkeypatch.setattr(jax.random, "normal", lambda key, shape: jnp.zeros(shape))
+    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+    losses = [ours(), ours()]
+    assert losses[1] < losses[0]
+    assert [theirs(), theirs()] == pytest.approx(losses, rel=1e-4)
+
+
 def test_networks_need_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "find_spec", lambda name: None)
     assert "jfusion[benchmark]" in parts.networks(CASES, 1).markdown()
+
+
+def test_fits_are_measured_without_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three columns need none: a step in the loop and alone, and memory; the largest fit has a row of its own."""
+    monkeypatch.setattr(parts, "find_spec", lambda name: None)
+    case = FITTED["udaln"]
+    section = parts.fits([case], case, 1)
+    (measured, largest) = section.rows
+    assert measured[:4] == (case.system, str(case), "-", "-")
+    assert float(measured[4].split()[0]) > 0
+    assert float(largest[5]) > 0
+    assert "jfusion[benchmark]" in section.text
 
 
 def test_nothing_heavy_is_in_the_process_that_measures() -> None:
@@ -57,7 +88,7 @@ def test_only_the_benchmark_imports_pytorch() -> None:
     for package in ("jfusion", "unrolled", "priors", "experiments"):
         for path in (ROOT / package).rglob("*.py"):
             if "torch" in {line.split()[1].split(".")[0] for line in _imports(path)}:
-                assert path.name in ("torch_nets.py", "torch_side.py")
+                assert path.name in ("torch_fits.py", "torch_nets.py", "torch_side.py")
 
 
 def _imports(path: Path) -> list[str]:
