@@ -74,11 +74,13 @@ class FitCase:
 
     Attributes:
         system: in the catalogue.
+        stage: which stage its last is.
         side: of the pair, in guide pixels.
         sizes: of the system, the paper's where there are none.
     """
 
     system: str
+    stage: str = "the only one"
     side: int = 100
     sizes: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
@@ -86,14 +88,16 @@ class FitCase:
         """The same with a tiny system and a tiny pair."""
         return dataclasses.replace(self, side=16, sizes=TINY[self.system])
 
-    def __str__(self) -> str:
-        return f"{SCENE}, {self.side} x {self.side} pixels, ratio 4, 6 guide bands"
 
-
-FITS: tuple[FitCase, ...] = (FitCase("udaln"), FitCase("miae"), FitCase("gdd"), FitCase("cucanet"))
+FITS: tuple[FitCase, ...] = (
+    FitCase("udaln", "third of three"),
+    FitCase("miae", "second of two"),
+    FitCase("gdd"),
+    FitCase("cucanet"),
+)
 """Their last stages are where most of their time goes."""
 
-LARGEST_FIT = FitCase("cucanet")
+LARGEST_FIT = FitCase("rec_hsisr")
 """The system whose fit takes most memory of all."""
 
 FIT_STEPS = 8

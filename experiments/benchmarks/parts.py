@@ -79,7 +79,7 @@ def loading(cases: Sequence[Case], rounds: int) -> Section:
 
 def fits(cases: Sequence[FitCase], largest: FitCase, rounds: int, compiled: bool = True) -> Section:
     """A step of each system that is fitted to a pair, against PyTorch and against one step at a time; and memory."""
-    columns = ("system", "work", "ours / eager", "ours / torch.compile", "in the loop / alone", "fit, MiB")
+    columns = ("system", "stage", "ours / eager", "ours / torch.compile", "in the loop / alone", "whole fit, MiB")
     rows = []
     for case in cases:
         theirs = ("-", "-")
@@ -87,22 +87,23 @@ def fits(cases: Sequence[FitCase], largest: FitCase, rounds: int, compiled: bool
             theirs = _against_torch(case, alone("jax_side.beginning", case), "fit", rounds, compiled)
         with rival("jax_side.fit", case) as looped, rival("jax_side.fit", case, False) as single:
             seconds = race({"looped": looped, "single": single}, rounds)
-        rows.append((case.system, str(case), *theirs, str(Ratio.of(seconds["looped"], seconds["single"])), _fit(case)))
-    rows.append((largest.system, str(largest), "-", "-", "-", _fit(largest)))
+        ratio = str(Ratio.of(seconds["looped"], seconds["single"]))
+        rows.append((case.system, case.stage, *theirs, ratio, _whole_fit(case)))
+    rows.append((largest.system, *("-",) * 4, _whole_fit(largest)))
     text = (
-        "A step of the last stage of a fit, in which most of its time goes, as the fitter runs it, in a compiled loop "
-        "of many. PyTorch takes the same steps, one after the other, from the same beginning, with channels last and "
-        "its fused Adam. Goal: at most 1.0 x PyTorch. A step in the loop costs at most 1.2 x a compiled step that is "
-        f"called alone: that is the second goal. Memory is the peak of a whole fit of {FIT_STEPS} steps, all stages "
-        f"and compilation included, above a process that has made its imports; {largest.system} takes most of all "
-        "systems that are fitted to a pair."
+        f"A step of the stage of a fit in which most of its time goes, on a pair made from {SCENE} (100 x 100 pixels, "
+        "198 bands at ratio 4, 6 guide bands; blind, but for GDD), as the fitter runs it, in a compiled loop of many. "
+        "PyTorch takes the same steps from the same beginning, with channels last and its fused Adam. Goal: at most "
+        "1.0 x PyTorch, and at most 1.2 x a compiled step that is called alone. Memory is the peak of a whole fit, "
+        f"{FIT_STEPS} steps long, all stages and compilation included, above a process that has made its imports; "
+        f"{largest.system} takes most of all systems."
     )
     if not torch_is_here():
         text += f" {NO_TORCH}"
     return Section("Fits", text, columns, rows)
 
 
-def _fit(case: FitCase) -> str:
+def _whole_fit(case: FitCase) -> str:
     """Peak of memory of a whole fit, in MiB."""
     _, peak = alone("processes.peak", "jax_side.whole_fit", case)
     return "-" if peak is None else f"{peak:.0f}"

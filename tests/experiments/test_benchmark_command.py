@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import jax
@@ -12,7 +13,7 @@ import pytest
 
 from experiments.benchmarks import __main__ as command
 from experiments.benchmarks import jax_side, large_scene, parts, processes, tables
-from experiments.benchmarks.cases import CASES, FITS, Case, FitCase
+from experiments.benchmarks.cases import CASES, FITS, LARGEST_FIT, Case, FitCase
 from experiments.benchmarks.tables import Ratio, Section
 from jfusion.errors import InputError, RunError
 
@@ -64,15 +65,21 @@ def test_networks_need_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "jfusion[benchmark]" in parts.networks(CASES, 1).markdown()
 
 
-def test_fits_are_measured_without_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three columns need none: a step in the loop and alone, and memory; the largest fit has a row of its own."""
-    monkeypatch.setattr(parts, "find_spec", lambda name: None)
+def test_steps_alone_are_those_of_the_loop() -> None:
     case = FITTED["udaln"]
-    section = parts.fits([case], case, 1)
-    (measured, largest) = section.rows
-    assert measured[:4] == (case.system, str(case), "-", "-")
-    assert float(measured[4].split()[0]) > 0
-    assert float(largest[5]) > 0
+    assert jax_side.fit(case, looped=False)() == pytest.approx(jax_side.fit(case)(), rel=1e-5)
+
+
+def test_fits_are_measured_without_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "find_spec", lambda name: None)
+    monkeypatch.setattr(parts, "rival", lambda *_: nullcontext())
+    monkeypatch.setattr(parts, "race", lambda *_: {"looped": [2.0, 4.0], "single": [1.0, 4.0]})
+    monkeypatch.setattr(parts, "alone", lambda *_: (9.0, 30.0))
+    section = parts.fits(FITS[:1], LARGEST_FIT, 2)
+    assert section.rows == [
+        ("udaln", "third of three", "-", "-", "1.50 (1.00 to 2.00)", "30"),
+        ("rec_hsisr", "-", "-", "-", "-", "30"),
+    ]
     assert "jfusion[benchmark]" in section.text
 
 
