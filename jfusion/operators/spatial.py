@@ -9,6 +9,7 @@ of MATLAB's psf2otf), and ``y[n] = sum_m psf[m] x[n - (m - origin)]``.
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Literal, get_args
 
 import jax.numpy as jnp
@@ -96,17 +97,26 @@ def _separable(x: Array, profiles: Profiles, ratio: int, phase: tuple[int, int],
 
 
 def _shifts(x: Array, kernel: Array, ratio: int, phase: tuple[int, int], boundary: Boundary) -> Array:
-    rows = tap_source(x.shape[-3], kernel.shape[0], 1, 0, boundary)
-    columns = tap_source(x.shape[-2], kernel.shape[1], 1, 0, boundary)
-    height, width = rows.shape[0], columns.shape[0]
-    padded = jnp.take(x, np.concatenate([rows[0, :0:-1], rows[:, 0]]), axis=-3)
-    padded = jnp.take(padded, np.concatenate([columns[0, :0:-1], columns[:, 0]]), axis=-2)
+    """A sum of shifted images, cut from the pixels of each phase: the gradient is then a sum over few of them.
+
+    That of slices with gaps would be one padded image a tap.
+    """
+    size = []
+    for axis, taps, first in zip((-3, -2), kernel.shape, phase, strict=False):
+        source = tap_source(x.shape[axis], taps, 1, 0, boundary)
+        index = np.concatenate([source[0, :0:-1], source[:, 0]])[first:]
+        x = jnp.take(x, np.pad(index, (0, -len(index) % ratio), "edge"), axis=axis)
+        size.append(len(source) // ratio)
+    *batch, rows, columns, bands = x.shape
+    blocks = x.reshape(*batch, rows // ratio, ratio, columns // ratio, ratio, bands)
+    phases = [[p.squeeze((-4, -2)) for p in jnp.split(row, ratio, -2)] for row in jnp.split(blocks, ratio, -4)]
     flipped = kernel[::-1, ::-1].astype(x.dtype)
-    return sum(
-        padded[..., phase[0] + i : i + height : ratio, phase[1] + j : j + width : ratio, :] * flipped[i, j]
-        for i in range(kernel.shape[0])
-        for j in range(kernel.shape[1])
-    )  # type: ignore[return-value]
+
+    def shifted(i: int, j: int) -> Array:
+        (down, i), (right, j) = divmod(i, ratio), divmod(j, ratio)
+        return phases[i][j][..., down : down + size[0], right : right + size[1], :]
+
+    return reduce(jnp.add, (shifted(*tap) * flipped[tap] for tap in np.ndindex(kernel.shape[:2])))
 
 
 def _tiles(psf: Psf, ratio: int, phase: tuple[int, int]) -> bool:
