@@ -151,7 +151,7 @@ class Iterate:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Program:
+class Program:
     """A stage and the graph of its module: all that is static. Ensembles are mapped over the members' iterates."""
 
     graphdef: Any
@@ -159,12 +159,15 @@ class _Program:
     ensemble: bool
 
     def over_members(self, function: Callable[..., Tree], *axes: int | None) -> Callable[..., Tree]:
+        """The function, for an ensemble mapped over these axes of its arguments."""
         return jax.vmap(function, in_axes=axes) if self.ensemble else function
 
     def evaluate(self, params: Tree, rest: Tree, pair: Pair, key: Array) -> tuple[Array, Tree]:
+        """Loss and output."""
         return self.stage.loss(nnx.merge(self.graphdef, params, rest), pair, key)
 
     def begin(self, params: Tree, rest: Tree, key: Array, pair: Pair) -> Iterate:
+        """The iterate before the first step."""
         output = None
         if self.stage.average:
             shapes = jax.eval_shape(self.evaluate, params, rest, pair, key)[1]
@@ -182,6 +185,7 @@ class _Program:
         )
 
     def step(self, iterate: Iterate, pair: Pair, total: Array) -> Iterate:
+        """The iterate after one more step of ``total``."""
         stage, params, record = self.stage, iterate.params, iterate.record
         key = jax.random.fold_in(iterate.key, iterate.step)
         (loss, output), gradient = jax.value_and_grad(self.evaluate, has_aux=True)(params, iterate.rest, pair, key)
@@ -210,12 +214,14 @@ class _Program:
 
 
 @partial(jax.jit, static_argnames="program")
-def _begin(program: _Program, params: Tree, rest: Tree, key: Array, pair: Pair) -> Iterate:
+def _begin(program: Program, params: Tree, rest: Tree, key: Array, pair: Pair) -> Iterate:
     return program.over_members(program.begin, 0, 0, 0, None)(params, rest, key, pair)
 
 
 @partial(jax.jit, static_argnames="program")
-def _advance(program: _Program, iterate: Iterate, pair: Pair, steps: int, total: int) -> Iterate:
+def advance(program: Program, iterate: Iterate, pair: Pair, steps: int, total: int) -> Iterate:
+    """The iterate after so many more steps of ``total``, in one compiled loop."""
+
     def member(iterate: Iterate, pair: Pair) -> Iterate:
         return lax.fori_loop(0, steps, lambda _, i: program.step(i, pair, jnp.asarray(total)), iterate)
 
@@ -223,7 +229,7 @@ def _advance(program: _Program, iterate: Iterate, pair: Pair, steps: int, total:
 
 
 @partial(jax.jit, static_argnames="program")
-def _look(program: _Program, params: Tree, iterate: Iterate, pair: Pair) -> tuple[Array, Tree]:
+def _look(program: Program, params: Tree, iterate: Iterate, pair: Pair) -> tuple[Array, Tree]:
     """Loss and output at ``params``, with the same noise at every look."""
     return program.over_members(program.evaluate, 0, 0, None, 0)(params, iterate.rest, pair, iterate.key)
 
@@ -315,7 +321,7 @@ def fit(
 
     def begin(number: int) -> FitState:
         graphdef, params, rest = stages[number].split(module)
-        program = _Program(graphdef, stages[number], ensemble)
+        program = Program(graphdef, stages[number], ensemble)
         keys = program.over_members(jax.random.fold_in, 0, None)(key, number)
         iterate = _begin(program, params, rest, keys, pair)
         return FitState(number, earlier, iterate, totals[number], math.inf, 0, params, [])
@@ -323,7 +329,7 @@ def fit(
     state = None if restore is None else restore(begin)
     for number in range(state.stage if state else 0, len(stages)):
         graphdef, params, _ = stages[number].split(module)
-        program = _Program(graphdef, stages[number], ensemble)
+        program = Program(graphdef, stages[number], ensemble)
         if state is None:
             state = begin(number)
             if number + 1 == len(stages):
@@ -347,7 +353,7 @@ def _build(build: Callable[[Array], nnx.Module], key: Array) -> nnx.Module:
 
 
 def _run(
-    program: _Program,
+    program: Program,
     pair: Pair,
     state: FitState,
     stopping: Stopping | None,
@@ -362,7 +368,7 @@ def _run(
         if stopping is not None:
             steps = min(steps, stopping.every - step % stopping.every)
         started = time.monotonic()
-        iterate = jax.block_until_ready(_advance(program, state.iterate, pair, steps, state.total))
+        iterate = jax.block_until_ready(advance(program, state.iterate, pair, steps, state.total))
         now = time.monotonic()
         step += steps
         failed = np.asarray(iterate.failed)
@@ -385,7 +391,7 @@ def _run(
     return state
 
 
-def _watch(program: _Program, pair: Pair, state: FitState, stopping: Stopping | None, step: int) -> FitState:
+def _watch(program: Program, pair: Pair, state: FitState, stopping: Stopping | None, step: int) -> FitState:
     """Keeps the parameters that are worth it, and ends the stage where `stopping` says so."""
     if stopping is None:
         return dataclasses.replace(state, kept=state.iterate.params)

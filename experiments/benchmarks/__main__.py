@@ -1,9 +1,10 @@
 """What jfusion costs, beside its rivals in the same run: `python -m experiments.benchmarks`.
 
-Networks against the same ones in plain PyTorch, the loader against the step, memory, compilation, the layouts of
-unrolled networks, and a large scene against GDAL. Whatever is compared runs in turns, each in its own process, so that
-ratios mean something where times do not; the machine should have nothing else to do. Each part has a page of its own,
-written when it is done, so that a run that is stopped has said what it knows and a part can be measured anew alone.
+Networks and fits against the same ones in plain PyTorch, the loader against the step, memory, compilation, the layouts
+of unrolled networks, and a large scene against GDAL. Whatever is compared runs in turns, each in its own process, so
+that ratios mean something where times do not; the machine should have nothing else to do. Each part has a page of its
+own, written when it is done, so that a run that is stopped has said what it knows and a part can be measured anew
+alone.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import tyro
 from rich.console import Console
 
 from experiments.benchmarks import parts
-from experiments.benchmarks.cases import CASES, UNROLLED
+from experiments.benchmarks.cases import CASES, FITS, LARGEST_FIT, UNROLLED
 from experiments.benchmarks.large_scene import Scene
 from experiments.benchmarks.processes import alone
 from experiments.benchmarks.tables import Section, facts, page
@@ -29,7 +30,7 @@ from jfusion.files import check_output, replaced
 
 RESULTS = Path(__file__).with_name("results")
 
-Part = Literal["nets", "loader", "memory", "compile", "layouts", "scene"]
+Part = Literal["nets", "fits", "loader", "memory", "compile", "layouts", "scene"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,11 +49,14 @@ class Settings:
 def work(settings: Settings) -> dict[Part, Callable[[], Section]]:
     """The parts, ready to run."""
     cases, unrolled, rounds, scene = CASES, UNROLLED, settings.rounds, Scene()
+    fits, largest = FITS, LARGEST_FIT
     if settings.smoke:
         cases, unrolled = (tuple(c.tiny() for c in all_cases[:1]) for all_cases in (CASES, UNROLLED))
+        fits, largest = (FITS[0].tiny(),), FITS[0].tiny()
         rounds, scene = min(rounds, 2), Scene(size=512, systems=("brovey",))
     made: dict[Part, Callable[[], Section]] = {
         "nets": lambda: parts.networks(cases, rounds, compiled=not settings.smoke),
+        "fits": lambda: parts.fits(fits, largest, rounds, compiled=not settings.smoke),
         "loader": lambda: parts.loading(cases, rounds),
         "memory": lambda: parts.memory(cases),
         "compile": lambda: parts.compiling(cases),

@@ -67,6 +67,42 @@ UNROLLED: tuple[Case, ...] = (
 )
 """Networks whose stages can be laid out in several ways."""
 
+
+@dataclasses.dataclass(frozen=True)
+class FitCase:
+    """A system that is fitted to a pair made from `SCENE`.
+
+    Attributes:
+        system: in the catalogue.
+        stage: which stage its last is.
+        side: of the pair, in guide pixels.
+        sizes: of the system, the paper's where there are none.
+    """
+
+    system: str
+    stage: str = "the only one"
+    side: int = 100
+    sizes: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+
+    def tiny(self) -> FitCase:
+        """The same with a tiny system and a tiny pair."""
+        return dataclasses.replace(self, side=16, sizes=TINY[self.system])
+
+
+FITS: tuple[FitCase, ...] = (
+    FitCase("udaln", "third of three"),
+    FitCase("miae", "second of two"),
+    FitCase("gdd"),
+    FitCase("cucanet"),
+)
+"""Their last stages are where most of their time goes."""
+
+LARGEST_FIT = FitCase("rec_hsisr")
+"""The system whose fit takes most memory of all."""
+
+FIT_STEPS = 8
+"""Steps of a fit at a time."""
+
 TINY: dict[str, dict[str, Any]] = {
     "fusionnet": {"width": 4, "blocks": 1},
     "pannet": {"width": 4, "blocks": 1},
@@ -74,4 +110,8 @@ TINY: dict[str, dict[str, Any]] = {
     "panformer": {"width": 8, "heads": 2, "stages": 1},
     "mhf_net": {"stages": 2, "rank": 2, "adjust_blocks": 1},
     "gppnn": {"stages": 2, "width": 4},
+    "udaln": {},
+    "miae": {"endmembers": 8},
+    "gdd": {"width": 8, "levels": 2},
+    "cucanet": {"endmembers": 8, "widths": (8, 8, 8)},
 }

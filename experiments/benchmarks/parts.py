@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from experiments.benchmarks.cases import READ, SCENE, Case
+from experiments.benchmarks.cases import FIT_STEPS, READ, SCENE, Case, FitCase
 from experiments.benchmarks.large_scene import Scene, measure
 from experiments.benchmarks.processes import alone, race, rival
 from experiments.benchmarks.tables import Ratio, Section
@@ -45,7 +45,7 @@ def networks(cases: Sequence[Case], rounds: int, compiled: bool = True) -> Secti
     return Section("Networks", text, columns, rows)
 
 
-def _against_torch(case: Case, start: object, work: str, rounds: int, compiled: bool) -> tuple[str, str]:
+def _against_torch(case: Case | FitCase, start: object, work: str, rounds: int, compiled: bool) -> tuple[str, str]:
     """The two ratios, or why there is none."""
     ours, theirs = f"jax_side.{work}", f"torch_side.{work}"
     works: dict[str, tuple[Any, ...]] = {"ours": (ours, case), "eager": (theirs, case, start)}
@@ -75,6 +75,38 @@ def loading(cases: Sequence[Case], rounds: int) -> Section:
         rows.append((case.system, str(case), str(Ratio.of(each, seconds["step"]))))
     text = f"A batch of crops of {SCENE} from `jfusion.data.pipeline.loader` against a train step; each alone."
     return Section("Loader", text, ("system", "setting", "batch / step"), rows)
+
+
+def fits(cases: Sequence[FitCase], largest: FitCase, rounds: int, compiled: bool = True) -> Section:
+    """A step of each system that is fitted to a pair, against PyTorch and against one step at a time; and memory."""
+    columns = ("system", "stage", "ours / eager", "ours / torch.compile", "in the loop / alone", "whole fit, MiB")
+    rows = []
+    for case in cases:
+        theirs = ("-", "-")
+        if torch_is_here():
+            theirs = _against_torch(case, alone("jax_side.beginning", case), "fit", rounds, compiled)
+        with rival("jax_side.fit", case) as looped, rival("jax_side.fit", case, False) as single:
+            seconds = race({"looped": looped, "single": single}, rounds)
+        ratio = str(Ratio.of(seconds["looped"], seconds["single"]))
+        rows.append((case.system, case.stage, *theirs, ratio, _whole_fit(case)))
+    rows.append((largest.system, *("-",) * 4, _whole_fit(largest)))
+    text = (
+        f"A step of the stage of a fit in which most of its time goes, on a pair made from {SCENE} (100 x 100 pixels, "
+        "198 bands at ratio 4, 6 guide bands; blind, but for GDD), as the fitter runs it, in a compiled loop of many. "
+        "PyTorch takes the same steps from the same beginning, with channels last and its fused Adam. Goal: at most "
+        "1.0 x PyTorch, and at most 1.2 x a compiled step that is called alone. Memory is the peak of a whole fit, "
+        f"{FIT_STEPS} steps long, all stages and compilation included, above a process that has made its imports; "
+        f"{largest.system} takes most of all systems."
+    )
+    if not torch_is_here():
+        text += f" {NO_TORCH}"
+    return Section("Fits", text, columns, rows)
+
+
+def _whole_fit(case: FitCase) -> str:
+    """Peak of memory of a whole fit, in MiB."""
+    _, peak = alone("processes.peak", "jax_side.whole_fit", case)
+    return "-" if peak is None else f"{peak:.0f}"
 
 
 @cache

@@ -28,11 +28,12 @@ def copy_parameters(parameters: Mapping[str, np.ndarray], network: nn.Module) ->
     for name, tensor in network.named_parameters():
         path = name.replace("_.", ".")
         stem = path.removesuffix(".weight")
-        value = next(parameters[key] for key in (path, f"{stem}.kernel", f"{stem}.scale", stem) if key in parameters)
+        key = next(key for key in (path, f"{stem}.kernel", f"{stem}.scale", stem) if key in parameters)
+        value = parameters[key]
         if value.ndim == 4:
             transposed = isinstance(network.get_submodule(name.rpartition(".")[0]), nn.ConvTranspose2d)
             value = value.transpose((2, 3, 0, 1) if transposed else (3, 2, 0, 1))
-        elif value.ndim == 2 and stem != path:
+        elif value.ndim == 2 and key.endswith(".kernel"):
             value = value.T
         with torch.no_grad():
             tensor.copy_(torch.from_numpy(value.copy()))

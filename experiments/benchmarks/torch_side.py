@@ -1,4 +1,4 @@
-"""The work of PyTorch: `torch_nets` with channels last, on a GPU or on all cores, trained by its fused Adam.
+"""The work of PyTorch: `torch_nets` and `torch_fits` with channels last, on a GPU or on all cores, by its fused Adam.
 
 What is compiled is the loss, or the network and the critic of a pair of players.
 """
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from experiments.benchmarks import torch_nets
-from experiments.benchmarks.cases import Case
+from experiments.benchmarks.cases import FIT_STEPS, Case, FitCase
+from experiments.benchmarks.torch_fits import FITS
 from jfusion.cli import cores
 
 Parameters = Mapping[str, Mapping[str, np.ndarray]]
@@ -57,10 +58,14 @@ NETWORKS: dict[str, tuple[Callable[..., nn.Module], Loss | None, float]] = {
 """Network, loss (None for an adversarial one) and learning rate by system."""
 
 
-def _network(case: Case, parameters: Parameters, side: int) -> nn.Module:
+def _set_up() -> None:
     torch.set_num_threads(cores())
     if DEVICE == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, as jax has it by default
+
+
+def _network(case: Case, parameters: Parameters, side: int) -> nn.Module:
+    _set_up()
     sizes = {name: value for name, value in case.sizes.items() if name != "critics"}
     network = NETWORKS[case.system][0](case.lr, case.guide, case.ratio, side, **sizes)
     torch_nets.copy_parameters(parameters["network"], network)
@@ -68,8 +73,13 @@ def _network(case: Case, parameters: Parameters, side: int) -> nn.Module:
 
 
 def _images(case: Case, batch: int, side: int) -> list[Tensor]:
-    """lr, guide, target: `(batch, band, height, width)` in channels-last memory."""
-    return [torch.from_numpy(image).to(DEVICE).permute(0, 3, 1, 2) for image in case.images(batch, side).values()]
+    """lr, guide, target, see `_image`."""
+    return [_image(image) for image in case.images(batch, side).values()]
+
+
+def _image(image: np.ndarray) -> Tensor:
+    """`(batch, band, height, width)` in channels-last memory."""
+    return torch.from_numpy(image).to(DEVICE).permute(0, 3, 1, 2)
 
 
 def _compiled(function: Any, compiled: bool) -> Any:
@@ -136,5 +146,34 @@ def infer(case: Case, parameters: Parameters, compiled: bool = False) -> Callabl
         with torch.inference_mode():
             product: np.ndarray = network(lr, guide).permute(0, 2, 3, 1).cpu().numpy()
         return product
+
+    return call
+
+
+def fit(case: FitCase, beginning: Parameters, compiled: bool = False) -> Callable[[], float]:
+    """`FIT_STEPS` steps of a fit's last stage; it returns the last loss."""
+    _set_up()
+    images, arrays = (_image(beginning["images"][name]) for name in ("lr", "guide")), beginning["module"]
+    module = FITS[case.system](*images, arrays, beginning["operators"], **case.sizes)
+    torch_nets.copy_parameters(arrays, module)
+    module = module.to(DEVICE, memory_format=LAST)
+    groups = [
+        {"params": list(child.parameters()), "lr": module.rate * module.rates.get(name, 1.0)}
+        for name, child in module.named_children()
+    ]
+    optimiser = torch.optim.Adam(groups, weight_decay=module.decay, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, module.share)
+    objective = _compiled(module, compiled)
+
+    def call() -> float:
+        for _ in range(FIT_STEPS):
+            optimiser.zero_grad()
+            loss = objective()
+            loss.backward()
+            module.before()
+            optimiser.step()
+            schedule.step()
+            module.after(loss)
+        return float(loss.item())
 
     return call

@@ -3,14 +3,17 @@
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.benchmarks import __main__ as command
 from experiments.benchmarks import jax_side, large_scene, parts, processes, tables
-from experiments.benchmarks.cases import CASES, Case
+from experiments.benchmarks.cases import CASES, FITS, LARGEST_FIT, Case, FitCase
 from experiments.benchmarks.tables import Ratio, Section
 from jfusion.errors import InputError, RunError
 
@@ -40,9 +43,44 @@ def test_pytorch_learns_the_same(case: Case) -> None:
         assert theirs() == pytest.approx(ours(), rel=1e-4)
 
 
+FITTED = {case.system: case.tiny() for case in FITS}
+
+
+@pytest.mark.parametrize("case", FITTED.values(), ids=FITTED)
+def test_pytorch_fits_the_same(case: FitCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The losses of the last of some steps and of some more, and that they fall; without noise on the code of GDD."""
+    torch = pytest.importorskip("torch")
+    from experiments.benchmarks import torch_side
+
+    ours, theirs = jax_side.fit(case), torch_side.fit(case, jax_side.beginning(case))
+    monkeypatch.setattr(jax.random, "normal", lambda key, shape: jnp.zeros(shape))
+    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+    losses = [ours(), ours()]
+    assert losses[1] < losses[0]
+    assert [theirs(), theirs()] == pytest.approx(losses, rel=1e-4)
+
+
 def test_networks_need_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "find_spec", lambda name: None)
     assert "jfusion[benchmark]" in parts.networks(CASES, 1).markdown()
+
+
+def test_steps_alone_are_those_of_the_loop() -> None:
+    case = FITTED["udaln"]
+    assert jax_side.fit(case, looped=False)() == pytest.approx(jax_side.fit(case)(), rel=1e-5)
+
+
+def test_fits_are_measured_without_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "find_spec", lambda name: None)
+    monkeypatch.setattr(parts, "rival", lambda *_: nullcontext())
+    monkeypatch.setattr(parts, "race", lambda *_: {"looped": [2.0, 4.0], "single": [1.0, 4.0]})
+    monkeypatch.setattr(parts, "alone", lambda *_: (9.0, 30.0))
+    section = parts.fits(FITS[:1], LARGEST_FIT, 2)
+    assert section.rows == [
+        ("udaln", "third of three", "-", "-", "1.50 (1.00 to 2.00)", "30"),
+        ("rec_hsisr", "-", "-", "-", "-", "30"),
+    ]
+    assert "jfusion[benchmark]" in section.text
 
 
 def test_nothing_heavy_is_in_the_process_that_measures() -> None:
@@ -57,7 +95,7 @@ def test_only_the_benchmark_imports_pytorch() -> None:
     for package in ("jfusion", "unrolled", "priors", "experiments"):
         for path in (ROOT / package).rglob("*.py"):
             if "torch" in {line.split()[1].split(".")[0] for line in _imports(path)}:
-                assert path.name in ("torch_nets.py", "torch_side.py")
+                assert path.name in ("torch_fits.py", "torch_nets.py", "torch_side.py")
 
 
 def _imports(path: Path) -> list[str]:
