@@ -38,7 +38,7 @@ class Scene:
     """Height and width of the panchromatic image; a multiple of 256 and of the ratio."""
     ratio: int = 4
     bands: int = 4
-    systems: tuple[str, ...] = ("brovey", "mtf_glp_cbd")
+    systems: tuple[str, ...] = ("brovey", "mtf_glp_cbd", "fuse")
 
 
 def write_noise(path: Path, size: int, bands: int, pixel: float) -> None:
