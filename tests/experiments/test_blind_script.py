@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from experiments.blind import LEAST_BANDS, WAYS, Line, Settings, draw, main, summary
+from jfusion import catalogue
 from jfusion.errors import InputError
+from jfusion.inference.run import completed
 from jfusion.operators import SpectralResponse
 from jfusion.report.compare import sensor_errors
 
@@ -21,6 +23,15 @@ def test_draws_differ_and_errors_are_relative() -> None:
     assert isinstance(response, SpectralResponse)
     twice = true.replace(operators=true.operators | {"guide": SpectralResponse(2 * response.srf)})
     assert sensor_errors(twice, true, lr) == pytest.approx({"PSF error": 0, "SRF error": 1, "SRF error on lr": 1})
+
+
+def test_estimating_leaves_what_the_tables_say() -> None:
+    pair = draw("aviris_california", 0, smoke=True)
+    system = catalogue.get("fuse")
+    assert completed(system, pair.observation, pair.model) == (pair.model, "")
+    model, note = completed(system, pair.observation, pair.model, estimating=True)
+    assert note
+    assert 0 < sensor_errors(model, pair.model, pair.observation["lr"])["PSF error"] < 0.5
 
 
 def test_script_runs(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from scipy.optimize import nnls
 
 from jfusion.errors import InputError
 from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf, psf_kernel
-from jfusion.operators.estimate import _nonnegative, estimate
+from jfusion.operators.estimate import PSF_SMOOTHNESS, _nonnegative, estimate
 
 BANDS = 8
 SRF = np.zeros((2, BANDS))
@@ -66,6 +66,21 @@ def centroid(psf):
 
 def error(found, true):
     return np.linalg.norm(np.asarray(found) - true) / np.linalg.norm(true)
+
+
+@pytest.mark.parametrize("noise", [None, (25, 40)])
+def test_held_out_rows_choose_the_smoothness(noise):
+    """Neither the roughest nor the smoothest PSF is far better, and the wrong one of them is far worse."""
+    observation, model = simulate(2, (1.0, 0.0), noise=noise)
+    blind = unknown(model, "lr")
+
+    def missed(smoothness):
+        psf = estimate(observation, blind, smoothness=(1e-9, smoothness)).model["lr"].psf
+        return error(psf, embedded(model["lr"].psf, len(psf)))
+
+    chosen, ends = missed(None), sorted((missed(PSF_SMOOTHNESS[0]), missed(PSF_SMOOTHNESS[-1])))
+    assert chosen < 1.2 * ends[0]
+    assert chosen < 0.7 * ends[1]
 
 
 @pytest.mark.parametrize(("ratio", "centre"), [(2, (1.0, 0.0)), (3, (1.0, 1.0)), (4, (1.5, 1.75))])
