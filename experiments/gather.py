@@ -23,7 +23,7 @@ from experiments.runner import SHOWN, Cost, mean, means
 from jfusion.data import scenes
 from jfusion.errors import InputError
 from jfusion.files import replaced
-from jfusion.report.compare import SENSOR_ERRORS
+from jfusion.report.compare import PSNR_EXACT, SENSOR_ERRORS
 from jfusion.report.results import (
     Row,
     display,
@@ -44,6 +44,11 @@ COLUMNS = (
     "system is fitted to the pair, the fit. MiB are the peak of memory on top of the start's, of the training if any."
 )
 """What the table's last columns mean."""
+
+EXACT = (
+    "PSNR, exact: of the image nearest to the product in which both sensors see what they saw (`exact=True`), with "
+    "sensors estimated from the pair where they are not known."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,7 +223,8 @@ def section(runs: Sequence[Finished], beside: Sequence[Row] = ()) -> list[str]:
     """
     lines_of = entries(runs, beside)
     first, costs = lines_of[0].row, [entry.cost for entry in lines_of]
-    shown = [*SHOWN, *(name for name in SENSOR_ERRORS if any(name in entry.row.metrics for entry in lines_of))]
+    among = {name for entry in lines_of for name in entry.row.metrics}
+    shown = [*SHOWN, *(name for name in (PSNR_EXACT, *SENSOR_ERRORS) if name in among)]
     heads = ["system", "family", *(f"{display(n).label} {display(n).arrow}" for n in shown), "parameters", "steps"]
     heads += ["training s", "s", "MiB", "note"]
     lines = [f"# {first.scene}, {first.task.replace('_', ' ')}", "", markdown_line(heads)]
@@ -231,7 +237,7 @@ def section(runs: Sequence[Finished], beside: Sequence[Row] = ()) -> list[str]:
         took = [*training, seconds_text(row.seconds), memory_text(peak)]
         note = "; ".join(filter(None, [row.note, f"{entry.runs} seeds" if entry.runs > 1 else ""]))
         lines.append(markdown_line([row.system, row.family, *cells, parameters_text(row.parameters), *took, note]))
-    lines += ["", f"Judged: {_told(first.protocol)}.", COLUMNS]
+    lines += ["", f"Judged: {_told(first.protocol)}.", COLUMNS, *([EXACT] if PSNR_EXACT in among else [])]
     if any(entry.spread for entry in lines_of):
         lines.append("± is the standard deviation over runs that differ in their seed; other figures are their means.")
     if runs:

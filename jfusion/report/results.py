@@ -98,6 +98,7 @@ _DISPLAYS = {
     "qnr": Display("QNR", 4, "max"),
     "d_lambda": Display("D_λ", 4, "min"),
     "d_s": Display("D_S", 4, "min"),
+    "psnr exact": Display("PSNR, exact", 2, "max", "dB"),
     "psf error": Display("PSF error", 3, "min"),
     "srf error": Display("SRF error", 3, "min"),
     "srf error on lr": Display("SRF error on lr", 4, "min"),

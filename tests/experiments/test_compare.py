@@ -177,6 +177,8 @@ def test_smoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "python -m experiments.compare --family unrolled --systems sun --scenes jasper_ridge --smoke\n" in tables
     sun = next(line for line in tables.splitlines() if line.startswith("| sun |"))
     assert " | 20 | " in sun
+    heads = next(line for line in tables.splitlines() if line.startswith("| system |")).split(" | ")
+    assert float(sun.split(" | ")[heads.index("PSNR, exact ↑")].strip("*")) > 10
     page = (settings.out / "unrolled.html").read_text()
     assert "residual after each stage" in page
     assert 'href="sun-jasper_ridge-0/jasper_ridge/sun.tif"' in page
