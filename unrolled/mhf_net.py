@@ -10,8 +10,8 @@ With pixels as rows, the scene is what the guide Z predicts and a part of low ra
     X_k = Z A + V_k B,   E_k = C X_k - Y,   V_(k+1) = prox_k(V_k - U_k(E_k) B'),
 
 from ``V_0 = 0``; the last X passes a residual network. CMHF learns A, B, C (shared by all stages) and for each stage
-the up-sampler U_k that stands for C' and the proximal network. BMHF is told C by the observation model and computes A
-and B for the pair at hand, so that one network serves many sensors.
+the proximal network and the up-sampler U_k, which stands for C' (or is C' where ``physics`` says so). BMHF is told C by
+the observation model and computes A and B for the pair at hand, so that one network serves many sensors.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ from jfusion.layers.layouts import (
 from jfusion.operators import Observation, ObservationModel
 from jfusion.operators.grid import prime_factors
 from jfusion.tasks import SPATIOSPECTRAL
+from unrolled.lr_sensor import LrSensor
+from unrolled.physics import Physics, check_physics
 from unrolled.stages import Options, Stages, finish
 
 GUIDE_SCALE = 0.1
@@ -215,6 +217,11 @@ class MHFNet(nnx.Module):
         rank: of V.
         prox_blocks: residual blocks of a proximal network.
         adjust_blocks: residual blocks of the last adjustment.
+        physics: see `unrolled.physics`. "free" is the paper's: C is learned, and the U_k stand for its adjoint.
+            Otherwise U_k is ``ratio^2 s_k C'`` with a learned step s_k, and C the model's own or a learned kernel.
+
+    Raises:
+        InputError: no such physics.
     """
 
     def __init__(
@@ -225,33 +232,52 @@ class MHFNet(nnx.Module):
         rank: int = 12,
         prox_blocks: int = 1,
         adjust_blocks: int = 4,
+        physics: Physics = "free",
         rngs: nnx.Rngs,
     ) -> None:
+        check_physics(physics)
         self.predict = nnx.Param(jnp.zeros((bands.guide, bands.lr)))
         self.spectra = nnx.Param(tf_truncated_normal(rngs.params(), (rank, bands.lr), jnp.float32))
-        self.response = SpatialKernels(bands.ratio)
-        features = [bands.guide] * len(factors(bands.ratio))
-        self.enlarge = nnx.List([UpSampler(bands.lr, features, bands.ratio, True, rngs) for _ in range(stages - 1)])
+        if physics == "free":
+            self.response = SpatialKernels(bands.ratio)
+            features = [bands.guide] * len(factors(bands.ratio))
+            self.enlarge = nnx.List([UpSampler(bands.lr, features, bands.ratio, True, rngs) for _ in range(stages - 1)])
+        else:
+            self.sensor = LrSensor(physics, bands)
+            self.sizes = nnx.Param(jnp.ones(stages - 1))
+        self.free = physics == "free"
         self.solution = Solution(bands.lr, rank, stages, prox_blocks, adjust_blocks, True, rngs)
 
-    def solve(self, observation: Observation) -> tuple[Array, list[Array], Array, Array]:
+    def solve(self, observation: Observation, model: ObservationModel) -> tuple[Array, list[Array], Array, Array]:
         """Product, estimates, the prediction from the guide, and the last residual."""
         lr, guide = observation["lr"], observation["guide"]
         predicted = jnp.matmul(guide, self.predict[...], precision="highest")
-        guides = [guide, *self.response(guide)[:-1]][::-1]
-
-        def residual(x: Array) -> Array:
-            return [x, *self.response(x)][-1] - lr
-
-        product, estimates, last = self.solution(
-            predicted, self.spectra[...], residual, lambda k, e: self.enlarge[k](e, guides)
-        )
+        residual, enlarge = self._free(lr, guide) if self.free else self._linear(lr, model)
+        product, estimates, last = self.solution(predicted, self.spectra[...], residual, enlarge)
         return product, estimates, predicted, last
 
+    def _free(self, lr: Array, guide: Array) -> tuple[Callable[[Array], Array], Callable[[int, Array], Array]]:
+        """``C x - Y`` and the U_k."""
+        guides = [guide, *self.response(guide)[:-1]][::-1]
+        return lambda x: [x, *self.response(x)][-1] - lr, lambda k, e: self.enlarge[k](e, guides)
+
+    def _linear(
+        self, lr: Array, model: ObservationModel
+    ) -> tuple[Callable[[Array], Array], Callable[[int, Array], Array]]:
+        """The same with an operator and its adjoint."""
+        response = self.sensor.response(model)
+        sizes = self.sizes[...] * model.ratio**2
+        return lambda x: response(x) - lr, lambda k, e: sizes[k] * response.T(e)
+
     def __call__(self, observation: Observation, model: ObservationModel, **options: Unpack[Options]) -> Array | Stages:
-        """The product ``(batch, height, width, band)``, or what ``options`` ask of `unrolled.stages.finish`."""
-        product, estimates, predicted, _ = self.solve(observation)
-        return finish([predicted, *estimates, product], observation, model, **options)
+        """The product ``(batch, height, width, band)``, or what ``options`` ask of `unrolled.stages.finish`.
+
+        Raises:
+            InputError: the physics is exact, and the spatial response is not known.
+        """
+        product, estimates, predicted, _ = self.solve(observation, model)
+        steps = {} if self.free else {"size": self.sizes[...]}
+        return finish([predicted, *estimates, product], observation, model, steps, **options)
 
 
 class BMHFNet(nnx.Module):
@@ -353,8 +379,7 @@ def mhf_loss(alpha: float, beta: float) -> Callable[[MHFNet | BMHFNet, Observati
     """Squared errors of the product, of prediction and estimates (``alpha``) and of the last residual (``beta``)."""
 
     def loss(network: MHFNet | BMHFNet, observation: Observation, model: ObservationModel, target: Array) -> Array:
-        solved = network.solve(observation) if isinstance(network, MHFNet) else network.solve(observation, model)
-        product, estimates, predicted, last = solved
+        product, estimates, predicted, last = network.solve(observation, model)
         early = sum(jnp.mean((x - target) ** 2) for x in (predicted, *estimates))
         return jnp.mean((product - target) ** 2) + alpha * early + beta * jnp.mean(last**2)
 

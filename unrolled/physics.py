@@ -26,6 +26,12 @@ from jfusion.operators import Grid, ObservationModel
 Physics = Literal["exact", "learned", "free"]
 
 
+def check_physics(physics: str) -> None:
+    """Raises InputError unless it is one of `Physics`."""
+    if physics not in get_args(Physics):
+        raise InputError(f"physics must be one of {', '.join(get_args(Physics))}, but is {physics!r}.")
+
+
 class Sensor(NamedTuple):
     """``see`` an image as one sensor does, and lead what it saw ``back``, by the adjoint or by what stands for it."""
 
@@ -65,8 +71,7 @@ class Sensors(nnx.Module):
     def __init__(
         self, physics: Physics, bands: Bands, free: Callable[[], Mapping[str, tuple[nnx.Module, nnx.Module]]]
     ) -> None:
-        if physics not in get_args(Physics):
-            raise InputError(f"physics must be one of {', '.join(get_args(Physics))}, but is {physics!r}.")
+        check_physics(physics)
         self.learned = LearnedResponses(bands) if physics == "learned" else None
         self.free = nnx.Dict({k: nnx.List(pair) for k, pair in free().items()}) if physics == "free" else None
 

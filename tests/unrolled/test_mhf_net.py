@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from jfusion.catalogue import Bands
+from jfusion.errors import InputError
 from jfusion.inference.run import count_parameters
 from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf
 from unrolled.mhf_net import (
@@ -68,8 +69,7 @@ def drawn(build):
 def solved(network: MHFNet | BMHFNet, observation, model):
     """What a network computes, compiled."""
     graph, state = nnx.split(network)
-    arguments = (observation,) if isinstance(network, MHFNet) else (observation, model)
-    return jax.jit(lambda state, *arguments: nnx.merge(graph, state).solve(*arguments))(state, *arguments)
+    return jax.jit(lambda state, *pair: nnx.merge(graph, state).solve(*pair))(state, observation, model)
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +109,36 @@ def test_first_stage_is_the_papers_equation(pair, cmhf) -> None:
     expected = first(network)
     np.testing.assert_allclose(predicted, expected[0], atol=1e-4)
     np.testing.assert_allclose(estimates[0], expected[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("physics", ["exact", "learned"])
+def test_with_physics_the_up_samplers_are_adjoints(physics, pair) -> None:
+    """X_1 = Z A + prox(-ratio^2 s C'(C Z A - Y) B') B, and every parameter learns."""
+    observation, model, target = pair
+    network = drawn(
+        lambda: MHFNet(Bands(6, 2, 4), stages=3, rank=2, adjust_blocks=1, physics=physics, rngs=nnx.Rngs(0))
+    )
+    initialise(network, observation, model, target)
+
+    @nnx.jit
+    def both(network):
+        response = network.sensor.response(model)
+        z = observation["guide"] @ network.predict[...]
+        back = 16 * network.sizes[0] * response.T(response(z) - observation["lr"])
+        expected = z + network.solution.prox[0](-(back @ network.spectra[...].T)) @ network.spectra[...]
+        gradient = nnx.grad(mhf_loss(0.5, 0.2))(network, observation, model, target)
+        return expected, network(observation, model, stages=True), gradient
+
+    expected, report, gradient = both(network)
+    np.testing.assert_allclose(report.estimates[1], expected, atol=1e-4)
+    assert report.steps["size"].shape == (2,)
+    for path, leaf in nnx.to_flat_state(nnx.state(gradient)):
+        assert float(jnp.abs(leaf[...]).max()) > 0, path
+
+
+def test_no_other_physics() -> None:
+    with pytest.raises(InputError, match="exact, learned, free"):
+        MHFNet(Bands(6, 2, 4), physics="true", rngs=nnx.Rngs(0))  # type: ignore[arg-type]
 
 
 def test_last_residual_is_that_of_the_last_estimate(pair, cmhf, bmhf) -> None:
