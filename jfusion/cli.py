@@ -145,7 +145,7 @@ def fuse(arguments: argparse.Namespace) -> None:
     from jfusion.progress import bar
 
     names = ("system", "lr_key", "guide_key", "lr_sensor", "guide_sensor", "nodata", "weights", "budget", "seed",
-             "tile", "memory", "dtype", "overwrite", "register", "estimate", "keep")  # fmt: skip
+             "tile", "memory", "dtype", "overwrite", "register", "estimate", "exact", "keep")  # fmt: skip
     options = {name: getattr(arguments, name) for name in names}
     if (level := arguments.uncertainty) is not None:
         if not 1 <= level < 100:
@@ -332,6 +332,9 @@ def parser() -> argparse.ArgumentParser:
         "--estimate", action="store_true",
         help="estimate the sensors from the pair, in place of their tables and of what a system would learn",
     )  # fmt: skip
+    sub.add_argument(
+        "--exact", action="store_true", help="let the product of an unrolled network agree with both images"
+    )
     sub.add_argument("--save-weights", type=Path, metavar="FILE", help="keep what was trained")
     sub.add_argument("--budget", type=seconds, metavar="SECONDS", help="time for training or fitting")
     sub.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of parameters and patches (default: 0)")

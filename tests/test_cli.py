@@ -227,6 +227,7 @@ def _cases(folder: Path) -> dict[str, tuple[list[str], str]]:
         "interval of a classical system": ([lr, guide, "--uncertainty"], "mtf_glp_cbd is of the family classical"),
         "level of an interval": ([lr, guide, "--system", "udaln", "--uncertainty", "99.9"], "needs 999 pixels"),
         "share for a level": ([lr, guide, "--system", "udaln", "--uncertainty", "0.9"], "say 90"),
+        "exact product of a classical system": ([lr, guide, "--exact"], "unrolled networks"),
         "nothing to keep": ([lr, guide, "--keep", str(folder / "kept")], "--keep"),
         "nothing to spend a budget on": ([lr, guide, "--budget", "5"], "--budget"),
         "nothing to learn": ([lr, guide, "--system", "fusionnet", "--weights", lr, "--budget", "5"], "--budget"),
@@ -240,8 +241,9 @@ def _cases(folder: Path) -> dict[str, tuple[list[str], str]]:
 CASES = """missing file, not an image, truncated, ratio not an integer, ratio below one, no overlap, other CRS,
 band count, unknown sensor, unknown system, all nodata, NaN, complex, strings, MATLAB key,
 weights for a classical system, no weights, tile, windows of a registered pair, interval of a classical system,
-level of an interval, share for a level, nothing to keep, nothing to spend a budget on, nothing to learn,
-no weights to save, report in a file, unknown data type, data type without nodata""".replace("\n", " ").split(", ")
+level of an interval, share for a level, exact product of a classical system, nothing to keep,
+nothing to spend a budget on, nothing to learn, no weights to save, report in a file,
+unknown data type, data type without nodata""".replace("\n", " ").split(", ")
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -23,7 +23,7 @@ from jfusion.errors import InputError
 from jfusion.files import check_output
 from jfusion.inference.meter import measured
 from jfusion.inference.pair import Pair, check_valid, product_outline, product_scene, sensor_model
-from jfusion.inference.run import completed, ready, run, trained
+from jfusion.inference.run import check_exact, completed, ready, run, trained
 from jfusion.inference.tiles import Span, Tile, ahead, mosaic, spans, windows
 from jfusion.inference.uncertainty import check_interval, with_half_width
 from jfusion.operators import ObservationModel
@@ -162,6 +162,7 @@ def fuse(
     register: bool = False,
     estimate: bool = False,
     uncertainty: float | None = None,
+    exact: bool = False,
     keep: Path | None = None,
     progress: Progress = silent,
 ) -> Fused:
@@ -191,6 +192,7 @@ def fuse(
             would learn.
         uncertainty: level, between 0 and 1, of an interval about the product of a fitted system; the output then has
             one more band, the mean over bands of half its width, see `jfusion.inference.uncertainty`.
+        exact: whether the product of an unrolled network is to agree with both images; see `jfusion.inference.run.run`.
         keep: folder from which a training or fit goes on after a kill.
         progress: called while it trains, fits or goes through the windows.
 
@@ -206,6 +208,8 @@ def fuse(
         task = spatiospectral_task(lr_outline.bands, guide_outline.bands)
         row = choose(system, task)
         check_learning(row, weights, {"--budget": budget, "--keep": keep})
+        if exact:
+            check_exact(row)
         layout = Layout.of(row, sources, tile, memory)
         if register and layout.windows > 1:
             raise InputError(
@@ -221,7 +225,7 @@ def fuse(
             settings["uncertainty"], outline = uncertainty, with_half_width(outline, uncertainty)
         with geotiff.open_writer(output, outline, dtype=dtype, cog=cog, overwrite=overwrite) as writer:
             work = partial(_whole, registering=register) if layout.windows == 1 else _windowed
-            done = work(row, sources, layout, writer, settings, estimating=estimate)
+            done = work(row, sources, layout, writer, settings, estimating=estimate, exact=exact)
     return Fused(
         output=output,
         system=row.name,
@@ -258,14 +262,16 @@ def _whole(
     writer: geotiff.WindowedWriter,
     settings: dict[str, Any],
     estimating: bool,
+    exact: bool,
     registering: bool,
 ) -> Done:
     pair = sources.pair(slice(0, layout.height), slice(0, layout.width))
     check_valid(pair)
     seen = jnp.asarray(pair.lr.valid)
     done = run(
-        system, pair.observation, pair.model, registering=registering, valid=seen, estimating=estimating, **settings
-    )
+        system, pair.observation, pair.model, registering=registering, valid=seen, estimating=estimating, exact=exact,
+        **settings,
+    )  # fmt: skip
     if done.registration is not None:
         mask = np.asarray(shown(done.registration.displacement, seen))
         pair = dataclasses.replace(pair, lr=dataclasses.replace(pair.lr, mask=mask))
@@ -286,15 +292,16 @@ def _windowed(
     writer: geotiff.WindowedWriter,
     settings: dict[str, Any],
     estimating: bool,
+    exact: bool,
 ) -> Done:
     ratio, lr = sources.geometry.ratio, sources.outlines[0]
     seen = sources.pair(*sample(sources))
-    model, note = completed(system, seen.observation, seen.model, estimating)
+    model, note = completed(system, seen.observation, seen.model, estimating, exact)
     network = None
     if isinstance(system.method, Trained):
         network, how = trained(system, seen.observation, model, **settings)
         note = "; ".join(filter(None, (note, how)))
-    apply, progress = ready(system, network), settings["progress"]
+    apply, progress = ready(system, network, exact), settings["progress"]
 
     def tiles() -> Iterator[Tile]:
         pairs = (sources.pair(*window) for window in windows(layout.rows, layout.columns))

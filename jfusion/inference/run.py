@@ -90,19 +90,29 @@ def trained(
 
 
 def completed(
-    system: System, observation: Observation, model: ObservationModel, estimating: bool = False
+    system: System, observation: Observation, model: ObservationModel, estimating: bool = False, exact: bool = False
 ) -> tuple[ObservationModel, str]:
-    """The model with its unknown operators estimated where the system needs them, and a note that says so.
+    """The model with its unknown operators estimated where they are needed, and a note that says so.
 
     Args:
         estimating: all operators are estimated, whatever is known of them and whoever would learn them.
+        exact: the product is to agree with the observation, for which the operators are needed.
     """
     if estimating:
         model = model.replace(operators=dict.fromkeys(model.operators))
-    elif model.known or not system.needs_model:
+    elif model.known or not (system.needs_model or exact):
         return model, ""
     found = estimate(observation, model)
     return found.model, "observation model estimated from the pair"
+
+
+def check_exact(system: System) -> None:
+    """Raises InputError where the system cannot be asked for a product that agrees with the observation."""
+    if system.family != "unrolled":
+        raise InputError(
+            f"products that agree with both images are asked of unrolled networks, but {system.name} is "
+            f"{system.family}; leave out --exact."
+        )
 
 
 def run(
@@ -123,6 +133,7 @@ def run(
     folder: Path | None = None,
     resume: bool = True,
     uncertainty: float | None = None,
+    exact: bool = False,
     **settings: Any,
 ) -> Run:
     """Makes a system ready and applies it.
@@ -149,20 +160,24 @@ def run(
         resume: whether one in the folder is gone on with; otherwise there must be none.
         uncertainty: level, between 0 and 1, of the interval that a fitted product gets; its product is then the mean of
             an ensemble, see `jfusion.inference.uncertainty`.
+        exact: whether the product of an unrolled network is to agree with the observation: it is then the nearest such
+            image, see `unrolled.stages.consistent`.
         settings: further arguments of `jfusion.training.loop.train`.
 
     Raises:
-        InputError: the pair or the weights do not fit the system, the folder holds other work, or the system or the
-            pair has no interval.
+        InputError: the pair or the weights do not fit the system, the folder holds other work, the system or the
+            pair has no interval, or the system makes no exact products.
         RunError: training diverged, the product is not finite, or the folder cannot be written to or read from.
     """
     if uncertainty is not None:
         check_interval(system, observation["lr"].shape[1:3], model.ratio, uncertainty)
+    if exact:
+        check_exact(system)
     with measured() as meter:
         given, found = observation, register(observation, model, valid) if registering else None
         if found is not None:
             observation = given | {"lr": in_place(given, displaced(model, found.displacement))}
-        model, note = completed(system, observation, model, estimating)
+        model, note = completed(system, observation, model, estimating, exact)
         if found is not None and system.displaced:
             observation, model = given, displaced(model, found.displacement)
         parameters, network, half_width = None, None, None
@@ -175,7 +190,8 @@ def run(
                     budget=budget, sizes=sizes, folder=folder, resume=resume, **settings,
                 )  # fmt: skip
                 note = "; ".join(filter(None, (note, how)))
-                product, parameters = ready(system, network)(observation, model), count_parameters(network.module)
+                product = ready(system, network, exact)(observation, model)
+                parameters = count_parameters(network.module)
             case Fitted() as fitted:
                 options: dict[str, Any] = {"effort": effort, "budget": budget, "progress": progress, "sizes": sizes,
                                            "folder": folder, "resume": resume}  # fmt: skip
@@ -197,8 +213,13 @@ def run(
     return Run(product, model, meter.seconds, meter.peak_memory_mib, parameters, note, network, found, half_width)
 
 
-def ready(system: System, network: Network | None = None) -> Fusion:
+def ready(system: System, network: Network | None = None, exact: bool = False) -> Fusion:
     """A compiled function ``product = system(observation, model)`` for many calls of one shape.
+
+    Args:
+        system: a row of the catalogue.
+        network: of a system that is trained.
+        exact: see `run`; only of unrolled networks.
 
     Raises:
         InputError: the system is fitted to each pair anew and so is never ready beforehand.
@@ -208,10 +229,10 @@ def ready(system: System, network: Network | None = None) -> Fusion:
     if network is None:
         raise InputError(f"{system.name} is fitted to each pair anew; it cannot be made ready beforehand.")
     graph, state = nnx.split(network.module)
-    built = network
+    built, options = network, {"exact": True} if exact else {}
 
     @jax.jit
     def compiled(state: Any, observation: Observation, model: ObservationModel) -> Array:
-        return dataclasses.replace(built, module=nnx.merge(graph, state))(observation, model)
+        return dataclasses.replace(built, module=nnx.merge(graph, state))(observation, model, **options)
 
     return lambda observation, model: compiled(state, observation, model)

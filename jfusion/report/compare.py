@@ -17,10 +17,9 @@ from jfusion.data import geotiff
 from jfusion.data.scene import Scene
 from jfusion.data.simulate import Simulation
 from jfusion.inference.evaluate import against_reference, without_reference
-from jfusion.inference.run import Run, run
+from jfusion.inference.run import Run, completed, ready, run
 from jfusion.metrics import psnr
 from jfusion.operators import Blur, Displaced, Observation, ObservationModel, SpatialResponse, SpectralResponse
-from jfusion.operators.estimate import estimate
 from jfusion.progress import bar
 from jfusion.report.content import StageView
 from jfusion.report.results import Row, leading_metric, with_unit
@@ -97,8 +96,9 @@ class Contest:
         if self.sensors is not None and done.model.known:
             values |= sensor_errors(done.model, self.sensors, self.observation["lr"])
         if self.reference is not None and done.network is not None and system.family == "unrolled":
-            exact = exact_product(done.network, self.observation, done.model)
-            values[PSNR_EXACT] = float(psnr(exact, self.reference, data_range=self.data_range, mask=self.mask))
+            sensors, _ = completed(system, self.observation, done.model, exact=True)
+            exact = ready(system, done.network, exact=True)(self.observation, sensors)
+            values[PSNR_EXACT] = float(psnr(exact[0], self.reference, data_range=self.data_range, mask=self.mask))
         path = self.write(product, folder, name)
         row = Row(
             scene=self.scene,
@@ -131,15 +131,6 @@ class Contest:
             scene = dataclasses.replace(self.outline, image=np.asarray(image, np.float32), mask=self.mask)
             geotiff.write(path, scene, dtype=np.float32, overwrite=True)
         return path.relative_to(folder).as_posix()
-
-
-def exact_product(network: Network, observation: Observation, model: ObservationModel) -> np.ndarray:
-    """What an unrolled network makes that agrees with the observation, ``(height, width, band)``.
-
-    Sensors that are not known are estimated for that.
-    """
-    seen = model if model.known else estimate(observation, model).model
-    return np.asarray(jax.jit(lambda observation, model: network(observation, model, exact=True))(observation, seen)[0])
 
 
 def stage_views(network: Network, observation: Observation, model: ObservationModel) -> list[StageView]:

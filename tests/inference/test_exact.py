@@ -1,0 +1,69 @@
+"""Products of unrolled networks that agree with both images."""
+
+import numpy as np
+import pytest
+
+from jfusion import catalogue
+from jfusion.catalogue import Bands
+from jfusion.data import geotiff, readers, scenes
+from jfusion.data.simulate import Protocol, simulate
+from jfusion.errors import InputError
+from jfusion.inference.fuse import fuse
+from jfusion.inference.pair import make_pair
+from jfusion.inference.run import run
+from jfusion.metrics import consistency
+from jfusion.operators import relative_residual
+from jfusion.operators.estimate import estimate
+from jfusion.training import weights
+from jfusion.training.loop import Network, build
+
+SIZES = {"stages": 2, "width": 4}
+
+
+@pytest.fixture
+def network(tmp_path):
+    """File of an untrained network that takes three bands and one guide at ratio 2, on its own free physics."""
+    system, bands = catalogue.get("gppnn"), Bands(3, 1, 2)
+    path = tmp_path / "gppnn.safetensors"
+    weights.save(path, Network(system, bands, SIZES, build(system, bands, sizes=SIZES), 0.3))
+    return path
+
+
+def test_the_product_agrees_with_what_was_seen(network) -> None:
+    image = scenes.load("landsat8_tiny")["msi"].select([1, 2, 3])
+    truth = image.physical()[:24, :24]
+    pair = simulate(truth, image.wavelengths, Protocol(ratio=2, guide_bands=("B8",), seed=1))
+    plain, exact = (
+        run(catalogue.get("gppnn"), pair.observation, pair.model, weights=network, exact=exact)
+        for exact in (False, True)
+    )
+    residuals = [
+        max(float(v[0]) for v in consistency(pair.observation, pair.model(done.product)).values())
+        for done in (plain, exact)
+    ]
+    assert residuals[0] > 0.01
+    assert residuals[1] < 1e-3
+
+
+def test_files_are_fused_exactly_in_windows_too(network, tmp_path) -> None:
+    """The sensors are estimated, although the network itself does not ask for them."""
+    lr, guide = tmp_path / "ms.tif", scenes.path("landsat8_tiny", "pan")
+    geotiff.write(lr, scenes.load("landsat8_tiny")["msi"].select([1, 2, 3]))
+
+    def misfit(exact: bool, tile: int | None) -> float:
+        out = tmp_path / f"{exact}{tile}.tif"
+        done = fuse(lr, guide, out, system="gppnn", weights=network, dtype="float32", exact=exact, tile=tile)
+        assert (done.windows > 1) == (tile is not None)
+        assert ("estimated from the pair" in done.note) == exact
+        product, seen = readers.read(out).physical()[None], readers.read(lr).physical()
+        return relative_residual(sensor["lr"](product)[0], seen)
+
+    pair = make_pair(readers.read(lr), readers.read(guide))
+    sensor = estimate(pair.observation, pair.model).model
+    assert misfit(exact=True, tile=72) < 0.2 * misfit(exact=False, tile=None)
+
+
+def test_only_unrolled_networks_are_asked() -> None:
+    pair = simulate(np.ones((8, 8, 3), np.float32), (480.0, 560.0, 655.0), Protocol(ratio=2, guide_bands=("B8",)))
+    with pytest.raises(InputError, match="fuse is classical"):
+        run(catalogue.get("fuse"), pair.observation, pair.model, exact=True)
