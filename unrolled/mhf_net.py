@@ -16,6 +16,7 @@ the observation model and computes A and B for the pair at hand, so that one net
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Unpack
 
@@ -38,7 +39,7 @@ from jfusion.layers.layouts import (
     tensorflow_pointwise_matrix,
     tensorflow_transposed_kernel,
 )
-from jfusion.operators import Observation, ObservationModel
+from jfusion.operators import Grid, Observation, ObservationModel
 from jfusion.operators.grid import prime_factors
 from jfusion.tasks import SPATIOSPECTRAL
 from unrolled.lr_sensor import LrSensor
@@ -122,14 +123,22 @@ class SpatialKernels(nnx.Module):
         sizes = [3 if step == 2 else step + 2 for step in self.steps]
         self.kernels = nnx.List([nnx.Param(jnp.full((k, k, 1, 1), 1 / k**2)) for k in sizes])
 
-    def __call__(self, x: Array) -> list[Array]:
-        """The image ``(batch, height, width, band)`` after each step, the low-resolution one last."""
+    def __call__(self, x: Array, grid: Grid) -> list[Array]:
+        """The image ``(batch, height, width, band)`` after each step, the low-resolution one last.
+
+        Windows lie around the low-resolution pixels of the grid, those of the later steps around nested ones; between
+        two places the earlier one is taken, as published.
+        """
         scales = []
+        offsets = [centre - (grid.ratio - 1) / 2 for centre in grid.centre]
         for step, kernel in zip(self.steps, self.kernels, strict=True):
-            after = kernel.shape[0] - 1 - step
+            size = kernel.shape[0]
+            before = [math.floor((size - step + 1) / 2 - offset) for offset in offsets]
             w = jnp.tile(kernel[...], (1, 1, 1, x.shape[-1]))
-            x = conv(x, w, strides=step, padding=((1, after), (1, after)), groups=x.shape[-1])
+            padding = [(first, size - step - first) for first in before]
+            x = conv(x, w, strides=step, padding=padding, groups=x.shape[-1])
             scales.append(x)
+            offsets = [0, 0]
         return scales
 
 
@@ -218,7 +227,8 @@ class MHFNet(nnx.Module):
         prox_blocks: residual blocks of a proximal network.
         adjust_blocks: residual blocks of the last adjustment.
         physics: see `unrolled.physics`. "free" is the paper's: C is learned, and the U_k stand for its adjoint.
-            Otherwise U_k is ``ratio^2 s_k C'`` with a learned step s_k, and C the model's own or a learned kernel.
+            Otherwise U_k is ``ratio^2 s_k C' / |B|^2`` with the spectral norm of B and a learned step s_k, 1 at first,
+            which does not overshoot; C is the model's own or a learned kernel.
 
     Raises:
         InputError: no such physics.
@@ -252,21 +262,24 @@ class MHFNet(nnx.Module):
         """Product, estimates, the prediction from the guide, and the last residual."""
         lr, guide = observation["lr"], observation["guide"]
         predicted = jnp.matmul(guide, self.predict[...], precision="highest")
-        residual, enlarge = self._free(lr, guide) if self.free else self._linear(lr, model)
+        residual, enlarge = self._free(lr, guide, model.grid) if self.free else self._linear(lr, model)
         product, estimates, last = self.solution(predicted, self.spectra[...], residual, enlarge)
         return product, estimates, predicted, last
 
-    def _free(self, lr: Array, guide: Array) -> tuple[Callable[[Array], Array], Callable[[int, Array], Array]]:
+    def _free(
+        self, lr: Array, guide: Array, grid: Grid
+    ) -> tuple[Callable[[Array], Array], Callable[[int, Array], Array]]:
         """``C x - Y`` and the U_k."""
-        guides = [guide, *self.response(guide)[:-1]][::-1]
-        return lambda x: [x, *self.response(x)][-1] - lr, lambda k, e: self.enlarge[k](e, guides)
+        guides = [guide, *self.response(guide, grid)[:-1]][::-1]
+        return lambda x: [x, *self.response(x, grid)][-1] - lr, lambda k, e: self.enlarge[k](e, guides)
 
     def _linear(
         self, lr: Array, model: ObservationModel
     ) -> tuple[Callable[[Array], Array], Callable[[int, Array], Array]]:
         """The same with an operator and its adjoint."""
         response = self.sensor.response(model)
-        sizes = self.sizes[...] * model.ratio**2
+        energy = jax.lax.stop_gradient(jnp.linalg.norm(self.spectra[...], 2) ** 2)
+        sizes = self.sizes[...] * model.ratio**2 / energy
         return lambda x: response(x) - lr, lambda k, e: sizes[k] * response.T(e)
 
     def __call__(self, observation: Observation, model: ObservationModel, **options: Unpack[Options]) -> Array | Stages:

@@ -63,8 +63,9 @@ from jfusion.classical.pixels import matmul, signed_subspace
 from jfusion.layers.attention import padded
 from jfusion.layers.conv import Conv, ConvTranspose
 from jfusion.layers.init import tf_variance_scaling
-from jfusion.operators import Observation, ObservationModel
+from jfusion.operators import Grid, Observation, ObservationModel
 from jfusion.tasks import SPATIOSPECTRAL
+from unrolled.edbin import around
 from unrolled.physics import Physics, Sensor, Sensors, back_projections
 from unrolled.stages import Basis, Options, Stages, Unroll, finish, run_stages
 
@@ -198,9 +199,13 @@ class Bridge(nnx.Module):
         self.shrink = _conv(channels, channels, window, ratio, rngs=rngs)
         self.back = _conv_transpose(channels, window, ratio, rngs=rngs)
 
-    def see(self, coefficients: Array) -> Array:
-        """``(batch, height, width, channel)`` to ``(batch, height / ratio, width / ratio, channel)``."""
-        return leaky(self.shrink(coefficients))
+    def on(self, grid: Grid) -> Sensor:
+        """From ``(batch, height, width, channel)`` to ``(batch, height / ratio, width / ratio, channel)``, and back.
+
+        Windows lie around the low-resolution pixels of the grid.
+        """
+        padding = around(grid, self.shrink.kernel.shape[0])
+        return Sensor(lambda c: leaky(self.shrink(c, padding)), lambda e: self.back(e, padding))
 
 
 class Stage(nnx.Module):
@@ -289,7 +294,7 @@ class SpfNet(nnx.Module):
                 mixing = Basis(matmul(stage.response[...], basis.vectors))
                 return pull(Sensor(mixing, mixing.T), guide)
 
-            return [pull(Sensor(b.see, b.back), basis.T(lr)) for b in self.bridges], spectral
+            return [pull(bridge.on(model.grid), basis.T(lr)) for bridge in self.bridges], spectral
 
         sensors = back_projections(self.sensors, model, lr.shape[-1])
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jfusion.data.simulate import Simulation, cut
+from jfusion.data.simulate import Simulation, cut_off
 from jfusion.errors import InputError
 from jfusion.operators import ObservationModel
 from jfusion.operators.spatial import SpatialResponse, psf_size
@@ -175,7 +175,7 @@ def turned_crops(data: Simulation, patch: int, seed: int = 0) -> Mixture:
 
 
 def hold_out(data: Simulation, share: float = 0.2, gap: int = 2) -> tuple[Simulation, Simulation]:
-    """Pairs to train on and pairs of the region at the lower edge that training does not see.
+    """Pairs to train on and pairs of the region at the lower edge that training does not see; see `cut_off`.
 
     Args:
         data: pairs with truth.
@@ -191,6 +191,6 @@ def hold_out(data: Simulation, share: float = 0.2, gap: int = 2) -> tuple[Simula
     if held < 1 or rows - held - gap < 1:
         raise InputError(f"{rows} rows cannot be parted into {share:.0%} held out, a gap of {gap} and the rest.")
     return (
-        cut(data, (0, (rows - held - gap) * ratio, 0, width)),
-        cut(data, ((rows - held) * ratio, rows * ratio, 0, width)),
+        cut_off(data, (0, (rows - held - gap) * ratio, 0, width)),
+        cut_off(data, ((rows - held) * ratio, rows * ratio, 0, width)),
     )

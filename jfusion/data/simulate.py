@@ -25,7 +25,7 @@ from jfusion.operators import (
     mtf_psf,
 )
 from jfusion.operators.psf import FWHM_PER_SIGMA, Profiles, gaussian_profile, mtf_sigma
-from jfusion.operators.spatial import Boundary, check_boundary
+from jfusion.operators.spatial import Boundary, check_boundary, psf_size
 
 Kernel = Literal["gaussian", "mtf", "box"]
 
@@ -260,6 +260,35 @@ def cut(data: Simulation, region: Region) -> Simulation:
         return image[:, round(top * rows) : round(bottom * rows), round(left * columns) : round(right * columns)]
 
     return data._replace(observation=jax.tree.map(part, data.observation), target=part(data.target))
+
+
+def cut_off(data: Simulation, region: Region) -> Simulation:
+    """A region of a pair with truth, seen as if there were nothing around it.
+
+    What a low-resolution pixel at the border has seen from outside, no model of the region alone explains. Where the
+    spatial response is known, and reaches no further than the region, it gives way to what the response makes of the
+    region; noise is kept.
+
+    Raises:
+        InputError: see `cut`.
+    """
+    spatial, sides = data.model.operators.get("lr"), (region[1] - region[0], region[3] - region[2])
+    if not isinstance(spatial, SpatialResponse) or max(psf_size(spatial.psf)) // 2 >= min(sides):
+        return cut(data, region)
+    part = cut(data._replace(observation={**data.observation, "lr": unexplained(data)}), region)
+    lr = part.observation["lr"] + seen(part.model, part.target)
+    return part._replace(observation={**part.observation, "lr": lr})
+
+
+def unexplained(data: Simulation) -> Array:
+    """What `lr` holds beyond what its sensor makes of the truth, such as noise; `lr` must be known."""
+    return data.observation["lr"] - seen(data.model, data.target)
+
+
+@jax.jit
+def seen(model: ObservationModel, target: Array) -> Array:
+    """What the low-resolution sensor makes of the truth, image by image to save memory."""
+    return jax.lax.map(lambda image: model["lr"](image[None])[0], target)
 
 
 def reduce(observation: Observation, model: ObservationModel, guide_gain: float = 0.15) -> Simulation:

@@ -30,6 +30,7 @@ from jfusion.layers.init import torch_kernel
 
 Pairs = tuple[tuple[int, int], ...]
 Padding = Literal["same", "valid", "reflect", "edge", "circular"] | int | Sequence[tuple[int, int]]
+TransposedPadding = Literal["same", "valid"] | int | Sequence[tuple[int, int]]
 
 PIECE = 2**17
 """Numbers of one operand that a core's cache holds beside others; half of it and twice as much are as good."""
@@ -79,7 +80,7 @@ def conv_transpose(
     w: jax.Array,
     *,
     strides: int = 2,
-    padding: Literal["same", "valid"] | int | Sequence[tuple[int, int]] = "same",
+    padding: TransposedPadding = "same",
 ) -> jax.Array:
     """The adjoint of a strided `conv`: every sample of `x` lays down a copy of the kernel, `strides` apart.
 
@@ -150,14 +151,14 @@ class Conv(nnx.Module):
         self.bias = nnx.Param(bias_init(rngs.params(), (out_features,), jnp.float32)) if use_bias else None
         self.strides, self.padding, self.dilation, self.groups, self.dtype = strides, padding, dilation, groups, dtype
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`(..., *space, in_features)` to `(..., *size, out_features)`."""
+    def __call__(self, x: jax.Array, padding: Padding | None = None) -> jax.Array:
+        """`(..., *space, in_features)` to `(..., *size, out_features)`, with another padding than its own if given."""
         x = x if self.dtype is None else x.astype(self.dtype)
         y = conv(
             x,
             self.kernel[...],
             strides=self.strides,
-            padding=self.padding,
+            padding=self.padding if padding is None else padding,
             dilation=self.dilation,
             groups=self.groups,
         )
@@ -174,7 +175,7 @@ class ConvTranspose(nnx.Module):
         kernel_size: int | Sequence[int],
         *,
         strides: int = 2,
-        padding: Literal["same", "valid"] | int | Sequence[tuple[int, int]] = "same",
+        padding: TransposedPadding = "same",
         use_bias: bool = True,
         kernel_init: Initializer = torch_kernel,
         bias_init: Initializer = zeros,
@@ -186,10 +187,11 @@ class ConvTranspose(nnx.Module):
         self.bias = nnx.Param(bias_init(rngs.params(), (out_features,), jnp.float32)) if use_bias else None
         self.strides, self.padding, self.dtype = strides, padding, dtype
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`(..., *space, in_features)` to `(..., *size, out_features)`."""
+    def __call__(self, x: jax.Array, padding: TransposedPadding | None = None) -> jax.Array:
+        """`(..., *space, in_features)` to `(..., *size, out_features)`, with another padding than its own if given."""
         x = x if self.dtype is None else x.astype(self.dtype)
-        y = conv_transpose(x, self.kernel[...], strides=self.strides, padding=self.padding)
+        padding = self.padding if padding is None else padding
+        y = conv_transpose(x, self.kernel[...], strides=self.strides, padding=padding)
         return y if self.bias is None else y + self.bias[...].astype(y.dtype)
 
 
@@ -217,7 +219,7 @@ def _explicit(padding: object, rank: int) -> Pairs:
 
 def _pad(x: jax.Array, window: Sequence[int], strides: int, padding: Padding) -> tuple[jax.Array, Pairs]:
     """Lays down borders that are not zeros; returns the image and the zeros that the convolution still has to add."""
-    if padding != "same" and padding not in _BORDER:
+    if not isinstance(padding, str) or (padding != "same" and padding not in _BORDER):
         return x, _explicit(padding, len(window))
     missing = (max((-(-n // strides) - 1) * strides + k - n, 0) for n, k in zip(x.shape[1:], window, strict=False))
     pads = tuple(_halves(total) for total in missing)

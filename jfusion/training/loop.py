@@ -21,9 +21,9 @@ from flax import nnx
 from jfusion.catalogue import Bands, System, Trained
 from jfusion.data.patches import crops, turned_crops
 from jfusion.data.pipeline import loader, stacked
-from jfusion.data.simulate import Simulation
+from jfusion.data.simulate import Simulation, unexplained
 from jfusion.errors import InputError, RunError
-from jfusion.operators import Observation, ObservationModel, scaled
+from jfusion.operators import Observation, ObservationModel, SpatialResponse, scaled
 from jfusion.progress import Progress, silent
 from jfusion.training.players import CRITICS, NETWORK, make_players
 from jfusion.training.step import Batch, Devices, PlayerState, TrainState, begin, make_judge, make_step, may_lock, merge
@@ -143,8 +143,8 @@ def train(
         seed: of the parameters, the patches and all else that is random.
         sizes: constructor arguments of the network, the paper's by default; those of the critics under "critics".
         steps, patch, batch, turn: in place of the recipe's.
-        pace: for runs much shorter than the paper's: learning rates are this many times the recipe's, rise to that over
-            the first steps and fall to zero at the last.
+        pace: for runs much shorter than the paper's, in place of its schedule: learning rates rise to this many times
+            the recipe's first ones over the first steps and fall to zero at the last.
         budget: seconds, of all sittings together and with compilation, after which training ends early; the learning
             rate then ends where it is. There is at least one step.
         progress: called every few steps.
@@ -208,16 +208,19 @@ def train(
             history = _History(**record.get("history", {}))
             best, spent = _best(run, state, history), record.get("seconds", 0.0)
             stack.enter_context(run.writing(done))
+        observing = reads_model(system, sizes or {}) and isinstance(data.model.operators.get("lr"), SpatialResponse)
+        if observing:
+            data = data._replace(observation={**data.observation, "lr": unexplained(data)})
         source = turned_crops(data, patch, seed) if turn else crops(data, patch, seed)
         read = stacked if run is None else loader
         records = read(source, batch, start=done, process=jax.process_index(), processes=jax.process_count())
         stack.callback(records.close)
         batches = _batches(records)
         example = next(batches)
-        step = make_step(players, devices, recipe.parts, recipe.dtype)
+        step = make_step(players, devices, recipe.parts, recipe.dtype, observing)
         if may_lock(step, devices, state, devices.share(example), data.model):
             devices = devices.one()
-            step = make_step(players, devices, recipe.parts, recipe.dtype)
+            step = make_step(players, devices, recipe.parts, recipe.dtype, observing)
         state, model = devices.replicate((state, data.model))
         judge = make_judge(players[NETWORK], method.loss, devices)
         if first is not None and held_out is not None and history.best_step == 0:
@@ -271,6 +274,11 @@ def _copied(network: Network, system: System, bands: Bands) -> Any:
     module = nnx.clone(network.module)
     module.train()
     return module
+
+
+def reads_model(system: System, sizes: Mapping[str, Any]) -> bool:
+    """Whether a network takes the operators of the observation model, which must then explain the patches it gets."""
+    return system.needs_model or sizes.get("physics") == "exact"
 
 
 def _unit(target: jax.Array) -> float:

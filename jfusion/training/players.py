@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -22,13 +22,22 @@ NETWORK, CRITICS = "network", "critics"
 WARM_UP = 200
 """Steps, at most a tenth of all, over which the learning rate of a paced training rises."""
 
+UNENDING = 1000
+"""Times as many steps as there are, for which a paced recipe is made: so far its own rates do not fall."""
 
-def paced(optimiser: optax.GradientTransformation, steps: int, pace: float | None) -> optax.GradientTransformation:
-    """The optimiser with all its steps times ``pace``, less at the beginning and ever less towards the end."""
+
+def paced(
+    make: Callable[[int], optax.GradientTransformation], steps: int, pace: float | None
+) -> optax.GradientTransformation:
+    """The optimiser that ``make`` makes for so many steps, or one with another schedule.
+
+    With a pace, steps are that many times the optimiser's first ones, less at the beginning and ever less towards the
+    end.
+    """
     if pace is None:
-        return optimiser
-    rise = min(WARM_UP, steps // 10)
-    return optax.chain(optimiser, optax.scale_by_schedule(optax.warmup_cosine_decay_schedule(0, pace, rise, steps)))
+        return make(steps)
+    schedule = optax.warmup_cosine_decay_schedule(0, pace, min(WARM_UP, steps // 10), steps)
+    return optax.chain(make(UNENDING * steps), optax.scale_by_schedule(schedule))
 
 
 def make_optimiser(recipe: Recipe, steps: int, parameters: Any) -> optax.GradientTransformation:
@@ -71,7 +80,8 @@ def make_players(
         sizes: those of the critics are under "critics".
         pace: see `paced`.
     """
-    optimiser = paced(make_optimiser(method.recipe, steps, nnx.state(module, nnx.Param)), steps, pace)
+    parameters = nnx.state(module, nnx.Param)
+    optimiser = paced(lambda steps: make_optimiser(method.recipe, steps, parameters), steps, pace)
     adversary = method.adversary
 
     def alone(modules: Mapping[str, Any], batch: Batch, model: ObservationModel, key: Array) -> Array:
@@ -93,6 +103,6 @@ def make_players(
         return {NETWORK: network}, {NETWORK: module}
     critics = adversary.critics(bands, rngs=nnx.Rngs(seed + 1), **sizes.get(CRITICS, {}))
     turns = adversary.turns
-    optimiser = paced(adversary.optimiser(steps * turns), steps * turns, pace)
+    optimiser = paced(adversary.optimiser, steps * turns, pace)
     critic = enter(critics, critical, optimiser, turns=turns, project=adversary.project)
     return {CRITICS: critic, NETWORK: network}, {CRITICS: critics, NETWORK: module}

@@ -198,7 +198,13 @@ def _update(player: Player, own: PlayerState, gradient: Any, rest: Any) -> Playe
     return PlayerState(parameters, rest, optimiser, average)
 
 
-def make_body(players: Mapping[str, Player], parts: int = 1, dtype: str = "float32") -> Step:
+def observed(batch: Batch, model: ObservationModel) -> Batch:
+    """The batch with what the low-resolution sensor makes of the patches added to its `lr`; see `make_body`."""
+    lr = model["lr"](batch.target) + batch.observation["lr"]
+    return batch._replace(observation={**batch.observation, "lr": lr})
+
+
+def make_body(players: Mapping[str, Player], parts: int = 1, dtype: str = "float32", observing: bool = False) -> Step:
     """The step of one device on its share of the batch; it averages over the devices along `AXIS`.
 
     `nnx.BatchNorm` takes the moments of the batch over all devices, other parts that couple images may use
@@ -208,12 +214,14 @@ def make_body(players: Mapping[str, Player], parts: int = 1, dtype: str = "float
         players: in the order of play.
         parts: pieces that the share is computed in, one after the other, to save memory.
         dtype: of computation; parameters, losses and statistics stay float32.
+        observing: whether the `lr` of a batch is noise alone, and the sensor is still to see the patches.
     """
 
     precision = jnp.dtype(dtype)
 
     def body(state: TrainState, batch: Batch, model: ObservationModel) -> tuple[TrainState, Losses]:
         key = jax.random.fold_in(state.key, state.step)
+        batch = observed(batch, model) if observing else batch
         states, losses = dict(state.players), {}
         for name, turn in ((name, turn) for name, player in players.items() for turn in range(player.turns)):
             own = states[name]
@@ -307,7 +315,9 @@ class Devices:
             waiting.extend(islice(placed, 1))
 
 
-def make_step(players: Mapping[str, Player], devices: Devices, parts: int = 1, dtype: str = "float32") -> Step:
+def make_step(
+    players: Mapping[str, Player], devices: Devices, parts: int = 1, dtype: str = "float32", observing: bool = False
+) -> Step:
     """The train step ``state, losses = step(state, batch, model)``; see `make_body` for the arguments.
 
     State and model come from `Devices.replicate`, the batch from `Devices.share`. Gradients, losses and module
@@ -315,7 +325,7 @@ def make_step(players: Mapping[str, Player], devices: Devices, parts: int = 1, d
     donated.
     """
     parallel: Step = jax.pmap(
-        make_body(players, parts, dtype),
+        make_body(players, parts, dtype, observing),
         axis_name=AXIS,
         in_axes=(None, 0, None),
         out_axes=None,

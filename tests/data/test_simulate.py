@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jfusion.data.simulate import Protocol
+from jfusion.data.simulate import Protocol, cut, cut_off, simulate, unexplained
 from jfusion.errors import InputError
 from jfusion.operators.psf import FWHM_PER_SIGMA
 
@@ -39,3 +39,16 @@ def test_taps_are_kept_in_the_file():
 def test_taps_that_mean_nothing_are_refused(kernel, taps):
     with pytest.raises(InputError, match="taps must be a positive number"):
         Protocol(ratio=4, kernel=kernel, taps=taps)
+
+
+def test_a_region_that_is_cut_off_has_seen_nothing_outside_and_keeps_its_noise() -> None:
+    """So the model explains the region alone up to the very noise that the whole has there."""
+    image = np.random.default_rng(0).random((24, 24, 3), np.float32)
+    protocol = Protocol(ratio=2, guide_bands=("B2",), lr_snr_db=30, seed=4)
+    whole = simulate(image, np.array([480.0, 560.0, 655.0]), protocol)
+    region = (4, 20, 0, 14)
+    noise = unexplained(cut_off(whole, region))
+    np.testing.assert_allclose(noise, unexplained(whole)[:, 2:10, 0:7], atol=1e-6)
+    outside = unexplained(cut(whole, region)) - noise
+    np.testing.assert_allclose(outside[:, 3:5, 3:4], 0, atol=1e-6)
+    assert np.abs(outside[:, 0]).mean() > 1e-2

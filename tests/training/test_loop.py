@@ -59,6 +59,20 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def test_patches_agree_with_the_model_that_a_network_reads() -> None:
+    """A patch cut out of an image has seen, at its border, what lies around it."""
+
+    def misfit(net, observation, model, target):
+        return jnp.mean(jnp.abs(model["lr"](target) - observation["lr"])) + 0 * net.gain.sum()
+
+    plain = toys.row()
+    plain = dataclasses.replace(plain, method=dataclasses.replace(plain.method, loss=misfit))
+    reading = dataclasses.replace(plain, needs_model=True)
+    losses = [train(system, DATA, steps=1, sizes={}).losses[-1] for system in (plain, reading)]
+    assert losses[0] > 1e-2
+    assert losses[1] < 1e-6
+
+
 def test_stopped_and_resumed_is_uninterrupted_bit_for_bit(tmp_path) -> None:
     """Two critics, dropout, statistics, an average, held-out images: everything that a checkpoint must hold."""
     system = toys.gan(turns=1)

@@ -236,7 +236,8 @@ def test_failure_is_remembered_by_its_first_step() -> None:
 
 
 def test_a_paced_optimiser_begins_and_ends_at_rest() -> None:
-    optimiser = paced(optax.sgd(0.1), 50, 3.0)
+    falling = lambda steps: optax.sgd(optax.piecewise_constant_schedule(0.1, {steps // 5: 0.5}))  # noqa: E731
+    optimiser = paced(falling, 50, 3.0)
     state, sizes = optimiser.init(jnp.ones(())), []
     for _ in range(51):
         update, state = optimiser.update(jnp.ones(()), state)
@@ -246,4 +247,4 @@ def test_a_paced_optimiser_begins_and_ends_at_rest() -> None:
     assert np.argmax(sizes) == 5
     assert sizes[50] == pytest.approx(0, abs=1e-6)
     plain = optax.sgd(0.1)
-    assert paced(plain, 50, None) is plain
+    assert paced(lambda _: plain, 50, None) is plain

@@ -46,10 +46,20 @@ def test_learned_response_has_the_published_kernels(ratio: int, count: int) -> N
     response = SpatialKernels(ratio)
     assert count_parameters(response) == count
     ramp = jnp.broadcast_to(jnp.arange(ratio * 6.0)[None, :, None, None], (1, ratio * 6, ratio, 2))
-    low = nnx.jit(lambda response: response(ramp)[-1])(response)
+    low = nnx.jit(lambda response: response(ramp, Grid.nested(ratio))[-1])(response)
     assert low.shape == (1, 6, 1, 2)
     inner = np.asarray(low[0, 2:-2, 0, 0])
     np.testing.assert_allclose(np.diff(inner), inner[1] - inner[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("centre", [(1, 0), (0, 1)])
+def test_windows_lie_around_the_pixels_of_any_grid(centre) -> None:
+    """Their mean over a ramp is the place of the low-resolution pixel."""
+    rows, columns = jnp.meshgrid(jnp.arange(12.0), jnp.arange(12.0), indexing="ij")
+    low = SpatialKernels(2)(jnp.stack([rows, columns], -1)[None], Grid(2, centre))[-1]
+    places = 2 * np.arange(1, 5)
+    np.testing.assert_allclose(low[0, 1:5, 2, 0], places + centre[0], atol=1e-5)
+    np.testing.assert_allclose(low[0, 2, 1:5, 1], places + centre[1], atol=1e-5)
 
 
 def test_parameters_at_the_papers_other_ratios_differ_only_in_the_spatial_part() -> None:
@@ -102,7 +112,7 @@ def test_first_stage_is_the_papers_equation(pair, cmhf) -> None:
     @nnx.jit
     def first(network):
         z = observation["guide"] @ network.predict[...]
-        error = network.response(z)[-1] - observation["lr"]
+        error = network.response(z, GRID)[-1] - observation["lr"]
         step = network.enlarge[0](error, [observation["guide"]]) @ network.spectra[...].T
         return z, z + network.solution.prox[0](-step) @ network.spectra[...]
 
@@ -113,7 +123,7 @@ def test_first_stage_is_the_papers_equation(pair, cmhf) -> None:
 
 @pytest.mark.parametrize("physics", ["exact", "learned"])
 def test_with_physics_the_up_samplers_are_adjoints(physics, pair) -> None:
-    """X_1 = Z A + prox(-ratio^2 s C'(C Z A - Y) B') B, and every parameter learns."""
+    """X_1 = Z A + prox(-ratio^2 s C'(C Z A - Y) B' / |B|^2) B, and every parameter learns."""
     observation, model, target = pair
     network = drawn(
         lambda: MHFNet(Bands(6, 2, 4), stages=3, rank=2, adjust_blocks=1, physics=physics, rngs=nnx.Rngs(0))
@@ -124,7 +134,8 @@ def test_with_physics_the_up_samplers_are_adjoints(physics, pair) -> None:
     def both(network):
         response = network.sensor.response(model)
         z = observation["guide"] @ network.predict[...]
-        back = 16 * network.sizes[0] * response.T(response(z) - observation["lr"])
+        energy = jnp.linalg.norm(network.spectra[...], 2) ** 2
+        back = 16 / energy * network.sizes[0] * response.T(response(z) - observation["lr"])
         expected = z + network.solution.prox[0](-(back @ network.spectra[...].T)) @ network.spectra[...]
         gradient = nnx.grad(mhf_loss(0.5, 0.2))(network, observation, model, target)
         return expected, network(observation, model, stages=True), gradient
@@ -143,7 +154,7 @@ def test_no_other_physics() -> None:
 
 def test_last_residual_is_that_of_the_last_estimate(pair, cmhf, bmhf) -> None:
     observation, model, _ = pair
-    responses = (lambda x: cmhf[0].response(x)[-1], lambda x: model["lr"](x))
+    responses = (lambda x: cmhf[0].response(x, GRID)[-1], lambda x: model["lr"](x))
     for (_, (_, estimates, _, last)), response in zip((cmhf, bmhf), responses, strict=True):
         np.testing.assert_allclose(last, jax.jit(response)(estimates[-1]) - observation["lr"], atol=1e-4)
 
