@@ -267,13 +267,12 @@ def _whole(
 ) -> Done:
     pair = sources.pair(slice(0, layout.height), slice(0, layout.width))
     check_valid(pair)
-    seen = jnp.asarray(pair.lr.valid)
     done = run(
-        system, pair.observation, pair.model, registering=registering, valid=seen, estimating=estimating, exact=exact,
-        **settings,
+        system, pair.observation, pair.model, registering=registering, valid=jnp.asarray(pair.observed),
+        estimating=estimating, exact=exact, **settings,
     )  # fmt: skip
     if done.registration is not None:
-        mask = np.asarray(shown(done.registration.displacement, seen))
+        mask = np.asarray(shown(done.registration.displacement, jnp.asarray(pair.lr.valid)))
         pair = dataclasses.replace(pair, lr=dataclasses.replace(pair.lr, mask=mask))
     product = product_scene(pair, np.asarray(done.product[0]))
     image, half_width = product.image, None
@@ -296,7 +295,7 @@ def _windowed(
 ) -> Done:
     ratio, lr = sources.geometry.ratio, sources.outlines[0]
     seen = sources.pair(*sample(sources))
-    model, note = completed(system, seen.observation, seen.model, estimating, exact)
+    model, note = completed(system, seen.observation, seen.model, estimating, exact, jnp.asarray(seen.observed))
     network = None
     if isinstance(system.method, Trained):
         network, how = trained(system, seen.observation, model, **settings)

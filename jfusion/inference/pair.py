@@ -18,6 +18,10 @@ from jfusion.sensors import Sensor
 from jfusion.tasks import HYPERSPECTRAL_BANDS
 
 
+PSF_REACH = 2
+"""How far the PSF of a low-resolution pixel reaches, in such pixels; as far as `jfusion.operators.estimate` lets it."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Pair:
     """A low-resolution image and its guide, ready to be fused.
@@ -42,6 +46,13 @@ class Pair:
     def valid(self) -> np.ndarray:
         """`(height, width)` of the guide: True where neither image misses a pixel that the product leans on."""
         return self.guide.valid & ~spread(~self.lr.valid, self.geometry.ratio)
+
+    @property
+    def observed(self) -> np.ndarray:
+        """`(h, w)` of the low-resolution image: True where it is valid, and the guide too as far as its PSF reaches."""
+        ratio = self.geometry.ratio
+        gaps = ~self.guide.valid.reshape(self.lr.height, ratio, self.lr.width, ratio).all((1, 3))
+        return self.lr.valid & ~binary_dilation(gaps, np.ones((3, 3)), PSF_REACH)
 
 
 def spread(invalid: np.ndarray, ratio: int) -> np.ndarray:
