@@ -177,7 +177,7 @@ def run(
         RunError: training diverged, the product is not finite, or the folder cannot be written to or read from.
     """
     if uncertainty is not None:
-        check_interval(system, observation["lr"].shape[1:3], model.ratio, uncertainty)
+        check_interval(system, observation["lr"].shape[1:3], model.ratio, uncertainty, valid)
     if exact:
         check_exact(system)
     with measured() as meter:
@@ -207,7 +207,7 @@ def run(
                 if uncertainty is None:
                     done, _ = fit(system, observation, model, jax.random.key(seed), **options)
                 else:
-                    ensemble = calibrated(system, observation, model, seed, **options)
+                    ensemble = calibrated(system, observation, model, seed, valid=valid, **options)
                     done, half_width = ensemble.fit, ensemble.half_width(uncertainty)
                     note = "; ".join(filter(None, (note, f"mean of {len(ensemble.members)} fits")))
                 product, model, bands = done.product, done.model, Bands.of(observation, model)
