@@ -374,17 +374,18 @@ class Layout:
 
     @staticmethod
     def of(system: System, sources: Sources, tile: int | None, memory: int) -> Layout:
-        """Windows of ``tile`` high-resolution pixels, or of what fits into ``memory`` MiB.
+        """Windows of ``tile`` high-resolution pixels, or of what fits into ``memory`` MiB and is four margins at least.
 
         Raises:
             InputError: the tile is too small, or the system cannot go through in windows and the scene does not fit.
         """
         ratio, (lr, guide) = sources.geometry.ratio, sources.outlines
+        margin = BLEND_MARGIN if system.local is None else system.local + 1
         if tile is None:
-            tile = max(int(math.sqrt(memory * 2**20 / (4 * COPIES * (lr.bands + guide.bands)))), ratio)
+            fits = int(math.sqrt(memory * 2**20 / (4 * COPIES * (lr.bands + guide.bands))))
+            tile = max(fits, 4 * margin * ratio)
         if tile < ratio:
             raise InputError(f"a tile must be at least one low-resolution pixel ({ratio} pixels) wide, but is {tile}.")
-        margin = BLEND_MARGIN if system.local is None else system.local + 1
         rows, columns = (spans(n, tile // ratio, margin, ratio, system.local is None) for n in (lr.height, lr.width))
         layout = Layout(lr.height, lr.width, rows, columns)
         if layout.windows > 1 and isinstance(system.method, Fitted):
