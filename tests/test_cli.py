@@ -106,6 +106,14 @@ def test_the_report_reads_the_files_as_they_were_fused(tmp_path: Path, capsys) -
     assert not {"D_lambda", "QNR"} & set(row["metrics"])
 
 
+def test_a_sensor_that_nobody_knows_is_a_remark(tmp_path: Path, capsys) -> None:
+    lr, guide = good(tmp_path)
+    with rasterio.open(lr, "r+") as file:
+        file.update_tags(SENSOR="MSI")
+    assert main(["fuse", str(lr), str(guide), str(tmp_path / "out.tif"), "--system", "cubic"]) == 0
+    assert "its metadata say MSI, of which there is no table" in capsys.readouterr().err
+
+
 def test_a_displaced_image_is_registered(pair: tuple[Path, Path], tmp_path: Path, capsys) -> None:
     """Two rows too low: what is found, what is left out, and that the product is nearly what it would have been."""
     moved, straight, sharp = tmp_path / "moved.tif", tmp_path / "straight.tif", tmp_path / "sharp.tif"

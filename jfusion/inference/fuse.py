@@ -90,7 +90,7 @@ class Fused:
         seconds, peak_memory_mib: of the whole work.
         windows: number of windows that the scene went through in.
         clipped: samples that did not fit into the output's data type.
-        note: how the system came to be ready.
+        note: how the system came to be ready, and remarks on the pair.
         network: what was trained or loaded, None for other kinds.
         registration: of the pair, None where it was not registered.
         half_width: of the interval of level ``uncertainty``, ``(height, width)``, the mean over bands in physical
@@ -281,7 +281,8 @@ def _whole(
         unit = np.min(pair.lr.scale)
         image = np.concatenate([image, np.where(product.valid, half_width / unit, 0)[..., None]], -1)
     writer.write(0, 0, image, product.mask)
-    return Done(done.model, done.note, done.network, done.registration, half_width)
+    note = "; ".join(filter(None, (pair.remark, done.note)))
+    return Done(done.model, note, done.network, done.registration, half_width)
 
 
 def _windowed(
@@ -295,11 +296,11 @@ def _windowed(
 ) -> Done:
     ratio, lr = sources.geometry.ratio, sources.outlines[0]
     seen = sources.pair(*sample(sources))
-    model, note = completed(system, seen.observation, seen.model, estimating, exact, jnp.asarray(seen.observed))
-    network = None
+    model, how = completed(system, seen.observation, seen.model, estimating, exact, jnp.asarray(seen.observed))
+    notes, network = [seen.remark, how], None
     if isinstance(system.method, Trained):
         network, how = trained(system, seen.observation, model, **settings)
-        note = "; ".join(filter(None, (note, how)))
+        notes.append(how)
     apply, progress = ready(system, network, exact), settings["progress"]
 
     def tiles() -> Iterator[Tile]:
@@ -314,7 +315,7 @@ def _windowed(
 
     for row, column, tile in mosaic(layout.rows, layout.columns, ratio, counted()):
         writer.write(row, column, lr.digital(tile.image), tile.valid)
-    return Done(model, note, network)
+    return Done(model, "; ".join(filter(None, notes)), network)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -336,12 +337,13 @@ class Sources:
         return self.geometry.crop(self.lr.outline, self.guide.outline)
 
     @cached_property
-    def model(self) -> ObservationModel:
+    def known(self) -> tuple[ObservationModel, str]:
+        """See `jfusion.inference.pair.sensor_model`."""
         return sensor_model(*self.outlines, self.geometry, self.lr_sensor, self.guide_sensor)
 
     def check_sensors(self) -> None:
-        """Raises InputError where a sensor is not known or does not have the bands of its image."""
-        _ = self.model
+        """Raises InputError where a sensor that was named is not known or does not have the bands of its image."""
+        _ = self.known
 
     def pair(self, rows: slice, cols: slice) -> Pair:
         """The pair in a window of low-resolution pixels, counted from the corner of what both images share."""
@@ -355,7 +357,7 @@ class Sources:
             self.lr.read(shifted(rows, lr_rows, 1), shifted(cols, lr_cols, 1)),
             self.guide.read(shifted(rows, guide_rows, ratio), shifted(cols, guide_cols, ratio)),
             self.geometry,
-            self.model,
+            *self.known,
         )
 
 
