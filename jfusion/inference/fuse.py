@@ -22,7 +22,7 @@ from jfusion.data.scene import Scene
 from jfusion.errors import InputError
 from jfusion.files import check_output
 from jfusion.inference.meter import measured
-from jfusion.inference.pair import Pair, check_valid, product_outline, product_scene, sensor_model
+from jfusion.inference.pair import Pair, check_valid, product_outline, product_scene, scale_remark, sensor_model
 from jfusion.inference.run import check_exact, completed, ready, run, trained
 from jfusion.inference.tiles import Span, Tile, ahead, mosaic, spans, windows
 from jfusion.inference.uncertainty import check_interval, with_half_width
@@ -271,6 +271,7 @@ def _whole(
         system, pair.observation, pair.model, registering=registering, valid=jnp.asarray(pair.observed),
         estimating=estimating, exact=exact, **settings,
     )  # fmt: skip
+    note = "; ".join(filter(None, (pair.remark, "" if estimating else scale_remark(pair), done.note)))
     if done.registration is not None:
         mask = np.asarray(shown(done.registration.displacement, jnp.asarray(pair.lr.valid)))
         pair = dataclasses.replace(pair, lr=dataclasses.replace(pair.lr, mask=mask))
@@ -281,7 +282,6 @@ def _whole(
         unit = np.min(pair.lr.scale)
         image = np.concatenate([image, np.where(product.valid, half_width / unit, 0)[..., None]], -1)
     writer.write(0, 0, image, product.mask)
-    note = "; ".join(filter(None, (pair.remark, done.note)))
     return Done(done.model, note, done.network, done.registration, half_width)
 
 
@@ -297,7 +297,7 @@ def _windowed(
     ratio, lr = sources.geometry.ratio, sources.outlines[0]
     seen = sources.pair(*sample(sources))
     model, how = completed(system, seen.observation, seen.model, estimating, exact, jnp.asarray(seen.observed))
-    notes, network = [seen.remark, how], None
+    notes, network = [seen.remark, "" if estimating else scale_remark(seen), how], None
     if isinstance(system.method, Trained):
         network, how = trained(system, seen.observation, model, **settings)
         notes.append(how)

@@ -22,6 +22,10 @@ PSF_REACH = 2
 """How far the PSF of a low-resolution pixel reaches, in such pixels; as far as `jfusion.operators.estimate` lets it."""
 
 
+OTHER_SCALE = 1.5
+"""Factor between a guide band and what the tables say of it from which on both images are taken to differ in scale."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Pair:
     """A low-resolution image and its guide, ready to be fused.
@@ -170,6 +174,30 @@ def check_valid(pair: Pair) -> None:
             raise InputError(f"{scene.name} is nodata wherever both images overlap; check its nodata value.")
     if not pair.valid.any():
         raise InputError(f"{pair.lr.name} and {pair.guide.name} have no valid pixel in common; check their nodata.")
+
+
+def scale_remark(pair: Pair) -> str:
+    """A remark where a guide band is not on the scale that the sensors' tables give it; empty where all are, or none.
+
+    Compared are the means over the ground that both images show.
+    """
+    spectral, seen = pair.model.operators["guide"], pair.observed
+    if spectral is None or not seen.any():
+        return ""
+    ratio = pair.geometry.ratio
+    fine = np.repeat(np.repeat(seen, ratio, 0), ratio, 1)
+    guide, lr = (scene.physical()[part].mean(0) for scene, part in ((pair.guide, fine), (pair.lr, seen)))
+    said = np.asarray(spectral(jnp.asarray(lr)[None, None, None]))[0, 0, 0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factor = guide / said
+        off = np.abs(np.log(factor))
+    worst = int(np.argmax(np.where(np.isfinite(off), off, -1)))
+    if not off[worst] > np.log(OTHER_SCALE):
+        return ""
+    return (
+        f"band {worst + 1} of the guide is {factor[worst]:.2g} times what the sensors' tables make of {pair.lr.name}; "
+        "where the two images are not on one scale, say --estimate"
+    )
 
 
 def product_outline(lr: Scene, guide: Scene, masked: bool = False) -> Scene:

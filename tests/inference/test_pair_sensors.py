@@ -1,11 +1,13 @@
 """What is made of sensors that metadata or the user name."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from jfusion.data.scene import Scene
 from jfusion.errors import InputError
-from jfusion.inference.pair import make_pair
+from jfusion.inference.pair import make_pair, scale_remark
 
 VNIR = np.linspace(430, 900, 24)
 
@@ -52,3 +54,17 @@ def test_a_guide_sensor_beyond_the_wavelengths_counts_only_where_it_is_named() -
     assert "landsat8_oli is not used: Band B2" in make_pair(lr, of_metadata).remark
     with pytest.raises(InputError, match="Band B2"):
         make_pair(lr, guide, guide_sensor="landsat8_oli")
+
+
+@pytest.mark.parametrize(("factor", "said"), [(1.0, ""), (1.4, ""), (2.0, "band 2 of the guide is 2 times"),
+                                              (0.5, "band 2 of the guide is 0.5 times")])  # fmt: skip
+def test_images_on_other_scales_are_remarked(factor: float, said: str) -> None:
+    """Invalid pixels, of another scale, do not count."""
+    lr, guide = scenes(24, wavelengths=VNIR)
+    guide.image[..., 1] *= factor
+    guide.image[:, 6:] = 9
+    guide = dataclasses.replace(guide, mask=np.arange(8) * np.ones((8, 1)) < 6)
+    remark = scale_remark(make_pair(lr, guide, guide_sensor="landsat8_oli"))
+    assert remark.startswith(said)
+    assert ("--estimate" in remark) is bool(said)
+    assert scale_remark(make_pair(lr, guide)) == ""
