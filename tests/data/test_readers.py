@@ -163,6 +163,9 @@ def test_geotiff_masks_of_every_kind(tmp_path):
         np.testing.assert_array_equal(readers.read(path).mask, expected)
     assert readers.read(by_alpha).bands == 3
     assert readers.read(by_nodata, nodata=200).nodata == 200
+    assert readers.read(by_nodata, nodata=200).valid.all()
+    for path in (by_mask, by_alpha):
+        np.testing.assert_array_equal(readers.read(path, nodata=200).mask, expected)
 
 
 def test_sensor_gives_the_wavelengths_of_named_bands(tmp_path):
