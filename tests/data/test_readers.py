@@ -291,6 +291,12 @@ def test_nan_can_be_declared_as_nodata(tmp_path):
     assert np.isfinite(scene.physical()).all()
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_number_that_no_sample_can_be_marks_none(tmp_path):
+    geotiff.write(tmp_path / "image.tif", Scene(np.ones((4, 4, 1), np.float32)))
+    assert readers.read(tmp_path / "image.tif", nodata=-1e300).valid.all()
+
+
 def test_objects_in_matlab_files_are_not_run(tmp_path):
     path = tmp_path / "image.mat"
     scipy.io.savemat(path, {"cube": IMAGE, "thing": {"field": 1}, "cells": np.array([1, "a"], dtype=object)})
