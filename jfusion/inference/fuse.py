@@ -25,7 +25,7 @@ from jfusion.inference.meter import measured
 from jfusion.inference.pair import Pair, check_valid, product_outline, product_scene, scale_remark, sensor_model
 from jfusion.inference.run import check_exact, completed, ready, run, trained
 from jfusion.inference.tiles import Span, Tile, ahead, mosaic, spans, windows
-from jfusion.inference.uncertainty import check_interval, with_half_width
+from jfusion.inference.uncertainty import as_numbers, check_interval, with_half_width
 from jfusion.operators import ObservationModel
 from jfusion.operators.registration import Registration, shown
 from jfusion.progress import Progress, silent
@@ -279,8 +279,8 @@ def _whole(
     image, half_width = product.image, None
     if done.half_width is not None:
         half_width = np.where(product.valid, np.asarray(done.half_width[0]).mean(-1), np.nan)
-        unit = np.min(pair.lr.scale)
-        image = np.concatenate([image, np.where(product.valid, half_width / unit, 0)[..., None]], -1)
+        numbers = as_numbers(half_width, float(np.min(pair.lr.scale)), writer.dtype)
+        image = np.concatenate([image, np.where(product.valid, numbers, 0)[..., None]], -1)
     writer.write(0, 0, image, product.mask)
     return Done(done.model, note, done.network, done.registration, half_width)
 

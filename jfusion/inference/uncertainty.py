@@ -207,3 +207,9 @@ def with_half_width(outline: Scene, level: float) -> Scene:
         scale=np.append(scales, scales.min()),
         offset=np.append(offsets, 0.0),
     )
+
+
+def as_numbers(half_width: np.ndarray, unit: float, dtype: np.dtype) -> np.ndarray:
+    """Half widths in numbers of that unit, rounded up where the type is an integer: no interval is stored narrower."""
+    numbers = half_width / unit
+    return np.ceil(numbers) if dtype.kind in "iu" else numbers

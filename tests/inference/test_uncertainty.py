@@ -15,7 +15,16 @@ from jfusion.catalogue import Fit
 from jfusion.data import geotiff, readers
 from jfusion.data.scene import Scene
 from jfusion.errors import InputError
-from jfusion.inference.uncertainty import MEMBERS, calibrated, check_interval, quantiles, rank, scale, with_half_width
+from jfusion.inference.uncertainty import (
+    MEMBERS,
+    as_numbers,
+    calibrated,
+    check_interval,
+    quantiles,
+    rank,
+    scale,
+    with_half_width,
+)
 from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf, upsample
 
 
@@ -110,6 +119,12 @@ def test_the_pair_one_ratio_lower_gets_as_many_steps() -> None:
     assert half.shape == found.fit.product.shape == (1, 16, 16, 3)
     assert float(half.min()) > 0
     assert float(found.half_width(0.5).mean()) < float(half.mean())
+
+
+def test_no_interval_is_stored_narrower() -> None:
+    half = np.array([0.4, 2.0, 2.1], np.float32)
+    np.testing.assert_array_equal(as_numbers(half, 0.5, np.dtype(np.uint16)), [1, 4, 5])
+    np.testing.assert_array_equal(as_numbers(half, 0.5, np.dtype(np.float32)), half / np.float32(0.5))
 
 
 @pytest.mark.parametrize("names", [None, ("red", "nir")])
