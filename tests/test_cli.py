@@ -106,6 +106,15 @@ def test_the_report_reads_the_files_as_they_were_fused(tmp_path: Path, capsys) -
     assert not {"D_lambda", "QNR"} & set(row["metrics"])
 
 
+def test_an_image_smaller_than_a_block_is_judged_by_its_residuals(tmp_path: Path, capsys) -> None:
+    lr, guide = write(tmp_path / "a.tif", image(4, 7), step=60.0), write(tmp_path / "b.tif", image(1, 28), step=15.0)
+    out, page = tmp_path / "out.tif", tmp_path / "page"
+    options = ["-q", "--system", "gsa", "--lr-sensor", "pleiades1a", "--report", str(page)]
+    assert main(["fuse", str(lr), str(guide), str(out), *options]) == 0, capsys.readouterr().err
+    (row,) = json.loads((page / "results.json").read_text())
+    assert set(row["metrics"]) == {"residual lr"}
+
+
 def test_a_sensor_that_nobody_knows_is_a_remark(tmp_path: Path, capsys) -> None:
     lr, guide = good(tmp_path)
     with rasterio.open(lr, "r+") as file:
