@@ -130,11 +130,12 @@ def check_trained(name: str | None) -> None:
 
 def fuse(arguments: argparse.Namespace) -> None:
     use_all_cores()
-    from jfusion.files import check_folder, check_output
+    from jfusion.files import check_apart, check_folder, check_output
 
     check_output(arguments.output, arguments.overwrite)
     if arguments.save_weights is not None:
         check_output(arguments.save_weights, arguments.overwrite)
+        check_apart(arguments.save_weights, arguments.output, arguments.lr, arguments.guide)
         check_trained(arguments.system)
     if arguments.report is not None:
         check_folder(arguments.report)

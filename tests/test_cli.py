@@ -115,6 +115,21 @@ def test_an_image_smaller_than_a_block_is_judged_by_its_residuals(tmp_path: Path
     assert set(row["metrics"]) == {"residual lr"}
 
 
+def test_inputs_are_not_replaced(tmp_path: Path, capsys) -> None:
+    lr, guide = good(tmp_path)
+    linked = tmp_path / "link.tif"
+    linked.symlink_to(guide)
+    before = lr.read_bytes(), guide.read_bytes()
+    same = [[lr], [tmp_path / "nowhere" / ".." / "a.tif"], [linked]]
+    (tmp_path / "nowhere").mkdir()
+    weights = tmp_path / "net.safetensors"
+    same += [[weights, "--system", "pannet", "--save-weights", other] for other in (weights, guide)]
+    for out, *options in same:
+        assert main(["fuse", *map(str, (lr, guide, out, *options)), "--overwrite", "-q"]) == 2
+        assert "would replace" in capsys.readouterr().err
+    assert (lr.read_bytes(), guide.read_bytes()) == before
+
+
 def test_a_sensor_that_nobody_knows_is_a_remark(tmp_path: Path, capsys) -> None:
     lr, guide = good(tmp_path)
     with rasterio.open(lr, "r+") as file:

@@ -20,7 +20,7 @@ from jfusion.data import geotiff, readers
 from jfusion.data.geometry import PairGeometry, pair_grid
 from jfusion.data.scene import Scene
 from jfusion.errors import InputError
-from jfusion.files import check_output
+from jfusion.files import check_apart, check_output
 from jfusion.inference.meter import measured
 from jfusion.inference.pair import Pair, check_valid, product_outline, product_scene, scale_remark, sensor_model
 from jfusion.inference.run import check_exact, completed, ready, run, trained
@@ -200,6 +200,7 @@ def fuse(
         InputError: something does not fit; before any long work.
     """
     check_output(output, overwrite)
+    check_apart(output, *filter(None, (lr, guide, weights)))
     with ExitStack() as stack, measured() as meter:
         opened_lr = stack.enter_context(opened(lr, lr_key, nodata))
         opened_guide = stack.enter_context(opened(guide, guide_key, nodata))
