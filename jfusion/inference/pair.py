@@ -17,7 +17,6 @@ from jfusion.operators import Grid, Observation, ObservationModel, SpatialRespon
 from jfusion.sensors import Sensor
 from jfusion.tasks import HYPERSPECTRAL_BANDS
 
-
 PSF_REACH = 2
 """How far the PSF of a low-resolution pixel reaches, in such pixels; as far as `jfusion.operators.estimate` lets it."""
 
@@ -90,8 +89,9 @@ def sensor_bands(scene: Scene, name: str) -> Sensor:
             return part
     raise InputError(
         f"{scene.name} has {scene.bands} bands, but {name} has {len(sensor.ms.bands)} multispectral and "
-        f"{len(sensor.pan.bands)} panchromatic ones ({', '.join(sensor.band_names)}); name another sensor, select all bands of "
-        "one kind, or give the bands these names (descriptions in a GeoTIFF, `band names` in an ENVI header)."
+        f"{len(sensor.pan.bands)} panchromatic ones ({', '.join(sensor.band_names)}); name another sensor, "
+        "give all bands of one kind, or give the bands these names (descriptions in a GeoTIFF, `band names` in an ENVI "
+        "header)."
     )
 
 

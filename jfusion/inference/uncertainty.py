@@ -171,9 +171,7 @@ def _mean(found: ObservationModel, given: ObservationModel) -> ObservationModel:
     return given.replace(operators=operators)
 
 
-def check_interval(
-    system: System, size: tuple[int, ...], ratio: int, level: float, valid: Array | None = None
-) -> None:
+def check_interval(system: System, size: tuple[int, ...], ratio: int, level: float, valid: Array | None = None) -> None:
     """Raises InputError unless the system is fitted and the pair can have an interval of that level.
 
     Args:

@@ -194,7 +194,8 @@ def _estimate(
         return SpatialResponse(psf, grid.ratio, grid.phase, boundary)
 
     def fit_srf(lr: Array, degraded: Array, weight: Array = weight) -> Array:
-        return _fit_srf(*(_interior(image, margin) for image in (lr, degraded, weight)), support, smoothness[0])
+        lr, degraded, weight = (_interior(image, margin) for image in (lr, degraded, weight))
+        return _fit_srf(lr, degraded, weight, support, smoothness[0])
 
     choosing = smoothness[1] is None
     given = FIRST_SMOOTHNESS if smoothness[1] is None else smoothness[1]

@@ -28,7 +28,7 @@ def test_metadata_that_do_not_help_do_not_hinder(sensor: str, bands: int, reason
     pair = make_pair(lr, guide)
     assert pair.model.operators == {"lr": None, "guide": None}
     assert pair.remark == f"the sensor of image counts as not known: its metadata say {sensor}, {reason}"
-    with pytest.raises(InputError, match="bands|There is no sensor"):
+    with pytest.raises(InputError, match=r"bands|There is no sensor"):
         make_pair(lr, guide, lr_sensor=sensor)
 
 
