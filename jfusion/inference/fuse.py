@@ -182,7 +182,8 @@ def fuse(
         budget: seconds for training or fitting.
         seed: of parameters and patches.
         tile: side of a window in high-resolution pixels.
-        memory: working memory in MiB that decides the window where ``tile`` is not given.
+        memory: working memory in MiB that decides the window where ``tile`` is not given; what a fit takes beyond that
+            is not counted.
         dtype: of the output, that of ``lr`` by default.
         cog: cloud-optimised layout.
         overwrite: replace an existing output, which stays until the new one is complete.
