@@ -112,6 +112,7 @@ class Subject:
         observation, model: the pair.
         options: of the fit, the same at every call.
         every: steps of the last stage between two looks.
+        total: steps of the last stage.
         last: what the fit returns if nobody stops it, ``(height, width, band)``.
     """
 
@@ -120,6 +121,7 @@ class Subject:
     model: ObservationModel
     options: dict[str, Any]
     every: int
+    total: int
     last: np.ndarray
 
     @staticmethod
@@ -129,7 +131,8 @@ class Subject:
         """A fit that is run to its end once, to learn how many steps its last stage has."""
         totals: list[int] = []
         done = fit(observation, model, save=lambda state: totals.append(state.total), **options)
-        return Subject(fit, observation, model, options, max(1, totals[-1] // looks), np.asarray(done.product[0]))
+        total, last = totals[-1], np.asarray(done.product[0])
+        return Subject(fit, observation, model, options, max(1, total // looks), total, last)
 
     def looks(self, held_out: float = 0.0) -> list[Look]:
         """The products at all looks of the last stage of a fit that nothing stops."""
@@ -199,7 +202,7 @@ def choose(subject: Subject) -> tuple[list[Look], dict[str, tuple[int, np.ndarra
     own = chosen([look.improved for look in looks])
     other = chosen([look.improved for look in apart])
     found = {
-        LAST: (looks[-1].step, subject.last),
+        LAST: (subject.total, subject.last),
         PLATEAU: (looks[own].step, looks[own].product),
         PIXELS: (apart[other].step, apart[other].product),
     }
@@ -256,7 +259,7 @@ def judge(where: Judged, name: str, looks: list[Look], found: dict[str, tuple[in
             row,
             system=rule,
             metrics={**values[rule], "dB behind the oracle": behind[rule]},
-            note=f"step {step} of {looks[-1].step}",
+            note=f"step {step} of {found[LAST][0]}",
         )
         for rule, (step, _) in rules.items()
     ]

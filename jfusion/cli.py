@@ -130,11 +130,12 @@ def check_trained(name: str | None) -> None:
 
 def fuse(arguments: argparse.Namespace) -> None:
     use_all_cores()
-    from jfusion.files import check_folder, check_output
+    from jfusion.files import check_apart, check_folder, check_output
 
     check_output(arguments.output, arguments.overwrite)
     if arguments.save_weights is not None:
         check_output(arguments.save_weights, arguments.overwrite)
+        check_apart(arguments.save_weights, arguments.output, arguments.lr, arguments.guide)
         check_trained(arguments.system)
     if arguments.report is not None:
         check_folder(arguments.report)
@@ -341,7 +342,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--tile", type=at_least(1), metavar="PIXELS", help="side of a window on GUIDE (default: by --memory)"
     )
-    sub.add_argument("--memory", type=at_least(1), default=1024, metavar="MIB", help="working memory (default: 1024)")
+    sub.add_argument(
+        "--memory", type=at_least(1), default=1024, metavar="MIB",
+        help="that a window may take; a fit takes more (default: 1024)",
+    )  # fmt: skip
     sub.add_argument("--dtype", metavar="TYPE", help="of the output, such as uint16 (default: that of LR)")
     sub.add_argument("--no-cog", action="store_true", help="plain tiled GeoTIFF instead of a cloud-optimised one")
     sub.add_argument("--overwrite", action="store_true", help="replace OUT")

@@ -24,6 +24,14 @@ def check_output(path: Path, overwrite: bool = False) -> None:
     _check_writable(folder, f".{path.name}.")
 
 
+def check_apart(output: Path, *others: Path) -> None:
+    """Raises InputError where an output would take the place of another file, however either is spelled or linked."""
+    for other in others:
+        same = output.samefile(other) if output.exists() and other.exists() else output.resolve() == other.resolve()
+        if same:
+            raise InputError(f"the output {output} would replace {other}; choose another name.")
+
+
 def check_folder(folder: Path) -> None:
     """Raises InputError unless files can be written into ``folder``, which may still have to be made."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.exists(path))

@@ -106,6 +106,38 @@ def test_the_report_reads_the_files_as_they_were_fused(tmp_path: Path, capsys) -
     assert not {"D_lambda", "QNR"} & set(row["metrics"])
 
 
+def test_an_image_smaller_than_a_block_is_judged_by_its_residuals(tmp_path: Path, capsys) -> None:
+    lr, guide = write(tmp_path / "a.tif", image(4, 7), step=60.0), write(tmp_path / "b.tif", image(1, 28), step=15.0)
+    out, page = tmp_path / "out.tif", tmp_path / "page"
+    options = ["-q", "--system", "gsa", "--lr-sensor", "pleiades1a", "--report", str(page)]
+    assert main(["fuse", str(lr), str(guide), str(out), *options]) == 0, capsys.readouterr().err
+    (row,) = json.loads((page / "results.json").read_text())
+    assert set(row["metrics"]) == {"residual lr"}
+
+
+def test_inputs_are_not_replaced(tmp_path: Path, capsys) -> None:
+    lr, guide = good(tmp_path)
+    linked = tmp_path / "link.tif"
+    linked.symlink_to(guide)
+    before = lr.read_bytes(), guide.read_bytes()
+    same = [[lr], [tmp_path / "nowhere" / ".." / "a.tif"], [linked]]
+    (tmp_path / "nowhere").mkdir()
+    weights = tmp_path / "net.safetensors"
+    same += [[weights, "--system", "pannet", "--save-weights", other] for other in (weights, guide)]
+    for out, *options in same:
+        assert main(["fuse", *map(str, (lr, guide, out, *options)), "--overwrite", "-q"]) == 2
+        assert "would replace" in capsys.readouterr().err
+    assert (lr.read_bytes(), guide.read_bytes()) == before
+
+
+def test_a_sensor_that_nobody_knows_is_a_remark(tmp_path: Path, capsys) -> None:
+    lr, guide = good(tmp_path)
+    with rasterio.open(lr, "r+") as file:
+        file.update_tags(SENSOR="MSI")
+    assert main(["fuse", str(lr), str(guide), str(tmp_path / "out.tif"), "--system", "cubic"]) == 0
+    assert "its metadata say MSI, of which there is no table" in capsys.readouterr().err
+
+
 def test_a_displaced_image_is_registered(pair: tuple[Path, Path], tmp_path: Path, capsys) -> None:
     """Two rows too low: what is found, what is left out, and that the product is nearly what it would have been."""
     moved, straight, sharp = tmp_path / "moved.tif", tmp_path / "straight.tif", tmp_path / "sharp.tif"

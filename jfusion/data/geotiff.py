@@ -232,7 +232,7 @@ def _check_dtype(path: Path, dtype: np.dtype, nodata: float | None) -> None:
 def holds(dtype: np.dtype, nodata: float) -> bool:
     """Whether a sample of that integer or floating type can be ``nodata``."""
     if dtype.kind == "f":
-        return True
+        return not math.isfinite(nodata) or abs(nodata) <= float(np.finfo(dtype).max)
     limits = np.iinfo(dtype)
     return bool(np.isfinite(nodata) and nodata == int(nodata) and limits.min <= nodata <= limits.max)
 

@@ -57,18 +57,19 @@ def without_reference(
 
     The product and the guide are degraded by the model's spatial response or, where it is not known, by MTF-matched
     Gaussians of gain 0.30 and 0.15; residuals are given for the sensors whose operators are known. Where `lr` is
-    displaced, both are seen as it is. An image of one band has no `PAIRS_OF_BANDS`.
+    displaced, both are seen as it is. An image of one band has no `PAIRS_OF_BANDS`, and one of fewer than two ratios of
+    low-resolution pixels a side, which no block fits into, has only the residuals.
     """
     ratio, grid = model.ratio, model.grid
     spatial = model.operators["lr"] or SpatialResponse(mtf_psf(0.30, grid), ratio, grid.phase)
     sharp = SpatialResponse(mtf_psf(0.15, grid), ratio, grid.phase)
     onto_lr = Displaced(sharp, spatial.displacement) if isinstance(spatial, Displaced) else sharp
     product_lr, guide_lr = jax.jit(lambda x, g: (spatial(x), onto_lr(g)))(product, observation["guide"])
-    block = max(min(math.ceil(BLOCK / ratio), min(product_lr.shape[1:3]) // ratio), 1) * ratio
+    across = min(product_lr.shape[1:3]) // ratio
     defined = {k: m for k, m in metrics.WITHOUT_REFERENCE.items() if product.shape[-1] > 1 or k not in PAIRS_OF_BANDS}
-    values = metrics.without_reference(
+    values = {} if across < 2 else metrics.without_reference(
         product[0], observation["lr"][0], observation["guide"][0], product_lr=product_lr[0], guide_lr=guide_lr[0],
-        mask=mask, block=block, metrics=defined,
+        mask=mask, block=min(max(math.ceil(BLOCK / ratio), 2), across) * ratio, metrics=defined,
     )  # fmt: skip
     residuals = metrics.consistency(observation, jax.jit(lambda model, x: model(x))(model, product))
     return values | {f"residual {key}": float(value[0]) for key, value in residuals.items()}

@@ -20,12 +20,12 @@ from jfusion.data import geotiff, readers
 from jfusion.data.geometry import PairGeometry, pair_grid
 from jfusion.data.scene import Scene
 from jfusion.errors import InputError
-from jfusion.files import check_output
+from jfusion.files import check_apart, check_output
 from jfusion.inference.meter import measured
-from jfusion.inference.pair import Pair, check_valid, product_outline, product_scene, sensor_model
+from jfusion.inference.pair import Pair, check_valid, product_outline, product_scene, scale_remark, sensor_model
 from jfusion.inference.run import check_exact, completed, ready, run, trained
 from jfusion.inference.tiles import Span, Tile, ahead, mosaic, spans, windows
-from jfusion.inference.uncertainty import check_interval, with_half_width
+from jfusion.inference.uncertainty import as_numbers, check_interval, with_half_width
 from jfusion.operators import ObservationModel
 from jfusion.operators.registration import Registration, shown
 from jfusion.progress import Progress, silent
@@ -90,7 +90,7 @@ class Fused:
         seconds, peak_memory_mib: of the whole work.
         windows: number of windows that the scene went through in.
         clipped: samples that did not fit into the output's data type.
-        note: how the system came to be ready.
+        note: how the system came to be ready, and remarks on the pair.
         network: what was trained or loaded, None for other kinds.
         registration: of the pair, None where it was not registered.
         half_width: of the interval of level ``uncertainty``, ``(height, width)``, the mean over bands in physical
@@ -182,7 +182,8 @@ def fuse(
         budget: seconds for training or fitting.
         seed: of parameters and patches.
         tile: side of a window in high-resolution pixels.
-        memory: working memory in MiB that decides the window where ``tile`` is not given.
+        memory: working memory in MiB that decides the window where ``tile`` is not given; what a fit takes beyond that
+            is not counted.
         dtype: of the output, that of ``lr`` by default.
         cog: cloud-optimised layout.
         overwrite: replace an existing output, which stays until the new one is complete.
@@ -200,6 +201,7 @@ def fuse(
         InputError: something does not fit; before any long work.
     """
     check_output(output, overwrite)
+    check_apart(output, *filter(None, (lr, guide, weights)))
     with ExitStack() as stack, measured() as meter:
         opened_lr = stack.enter_context(opened(lr, lr_key, nodata))
         opened_guide = stack.enter_context(opened(guide, guide_key, nodata))
@@ -267,22 +269,22 @@ def _whole(
 ) -> Done:
     pair = sources.pair(slice(0, layout.height), slice(0, layout.width))
     check_valid(pair)
-    seen = jnp.asarray(pair.lr.valid)
     done = run(
-        system, pair.observation, pair.model, registering=registering, valid=seen, estimating=estimating, exact=exact,
-        **settings,
+        system, pair.observation, pair.model, registering=registering, valid=jnp.asarray(pair.observed),
+        estimating=estimating, exact=exact, **settings,
     )  # fmt: skip
+    note = "; ".join(filter(None, (pair.remark, "" if estimating else scale_remark(pair), done.note)))
     if done.registration is not None:
-        mask = np.asarray(shown(done.registration.displacement, seen))
+        mask = np.asarray(shown(done.registration.displacement, jnp.asarray(pair.lr.valid)))
         pair = dataclasses.replace(pair, lr=dataclasses.replace(pair.lr, mask=mask))
     product = product_scene(pair, np.asarray(done.product[0]))
     image, half_width = product.image, None
     if done.half_width is not None:
         half_width = np.where(product.valid, np.asarray(done.half_width[0]).mean(-1), np.nan)
-        unit = np.min(pair.lr.scale)
-        image = np.concatenate([image, np.where(product.valid, half_width / unit, 0)[..., None]], -1)
+        numbers = as_numbers(half_width, float(np.min(pair.lr.scale)), writer.dtype)
+        image = np.concatenate([image, np.where(product.valid, numbers, 0)[..., None]], -1)
     writer.write(0, 0, image, product.mask)
-    return Done(done.model, done.note, done.network, done.registration, half_width)
+    return Done(done.model, note, done.network, done.registration, half_width)
 
 
 def _windowed(
@@ -296,11 +298,11 @@ def _windowed(
 ) -> Done:
     ratio, lr = sources.geometry.ratio, sources.outlines[0]
     seen = sources.pair(*sample(sources))
-    model, note = completed(system, seen.observation, seen.model, estimating, exact)
-    network = None
+    model, how = completed(system, seen.observation, seen.model, estimating, exact, jnp.asarray(seen.observed))
+    notes, network = [seen.remark, "" if estimating else scale_remark(seen), how], None
     if isinstance(system.method, Trained):
         network, how = trained(system, seen.observation, model, **settings)
-        note = "; ".join(filter(None, (note, how)))
+        notes.append(how)
     apply, progress = ready(system, network, exact), settings["progress"]
 
     def tiles() -> Iterator[Tile]:
@@ -315,7 +317,7 @@ def _windowed(
 
     for row, column, tile in mosaic(layout.rows, layout.columns, ratio, counted()):
         writer.write(row, column, lr.digital(tile.image), tile.valid)
-    return Done(model, note, network)
+    return Done(model, "; ".join(filter(None, notes)), network)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -337,12 +339,13 @@ class Sources:
         return self.geometry.crop(self.lr.outline, self.guide.outline)
 
     @cached_property
-    def model(self) -> ObservationModel:
+    def known(self) -> tuple[ObservationModel, str]:
+        """See `jfusion.inference.pair.sensor_model`."""
         return sensor_model(*self.outlines, self.geometry, self.lr_sensor, self.guide_sensor)
 
     def check_sensors(self) -> None:
-        """Raises InputError where a sensor is not known or does not have the bands of its image."""
-        _ = self.model
+        """Raises InputError where a sensor that was named is not known or does not have the bands of its image."""
+        _ = self.known
 
     def pair(self, rows: slice, cols: slice) -> Pair:
         """The pair in a window of low-resolution pixels, counted from the corner of what both images share."""
@@ -356,7 +359,7 @@ class Sources:
             self.lr.read(shifted(rows, lr_rows, 1), shifted(cols, lr_cols, 1)),
             self.guide.read(shifted(rows, guide_rows, ratio), shifted(cols, guide_cols, ratio)),
             self.geometry,
-            self.model,
+            *self.known,
         )
 
 
@@ -375,17 +378,18 @@ class Layout:
 
     @staticmethod
     def of(system: System, sources: Sources, tile: int | None, memory: int) -> Layout:
-        """Windows of ``tile`` high-resolution pixels, or of what fits into ``memory`` MiB.
+        """Windows of ``tile`` high-resolution pixels, or of what fits into ``memory`` MiB and is four margins at least.
 
         Raises:
             InputError: the tile is too small, or the system cannot go through in windows and the scene does not fit.
         """
         ratio, (lr, guide) = sources.geometry.ratio, sources.outlines
+        margin = BLEND_MARGIN if system.local is None else system.local + 1
         if tile is None:
-            tile = max(int(math.sqrt(memory * 2**20 / (4 * COPIES * (lr.bands + guide.bands)))), ratio)
+            fits = int(math.sqrt(memory * 2**20 / (4 * COPIES * (lr.bands + guide.bands))))
+            tile = max(fits, 4 * margin * ratio)
         if tile < ratio:
             raise InputError(f"a tile must be at least one low-resolution pixel ({ratio} pixels) wide, but is {tile}.")
-        margin = BLEND_MARGIN if system.local is None else system.local + 1
         rows, columns = (spans(n, tile // ratio, margin, ratio, system.local is None) for n in (lr.height, lr.width))
         layout = Layout(lr.height, lr.width, rows, columns)
         if layout.windows > 1 and isinstance(system.method, Fitted):

@@ -17,6 +17,13 @@ from jfusion.operators import Grid, Observation, ObservationModel, SpatialRespon
 from jfusion.sensors import Sensor
 from jfusion.tasks import HYPERSPECTRAL_BANDS
 
+PSF_REACH = 2
+"""How far the PSF of a low-resolution pixel reaches, in such pixels; as far as `jfusion.operators.estimate` lets it."""
+
+
+OTHER_SCALE = 1.5
+"""Factor between a guide band and what the tables say of it from which on both images are taken to differ in scale."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
@@ -26,12 +33,14 @@ class Pair:
         lr, guide: the scenes, cropped to what they share.
         geometry: how their grids lie on each other.
         model: what is known of the two sensors; None operators where nothing is.
+        remark: on sensors that were named, but are not used; empty where there is nothing to say.
     """
 
     lr: Scene
     guide: Scene
     geometry: PairGeometry
     model: ObservationModel
+    remark: str = ""
 
     @property
     def observation(self) -> Observation:
@@ -42,6 +51,13 @@ class Pair:
     def valid(self) -> np.ndarray:
         """`(height, width)` of the guide: True where neither image misses a pixel that the product leans on."""
         return self.guide.valid & ~spread(~self.lr.valid, self.geometry.ratio)
+
+    @property
+    def observed(self) -> np.ndarray:
+        """`(h, w)` of the low-resolution image: True where it is valid, and the guide too as far as its PSF reaches."""
+        ratio = self.geometry.ratio
+        gaps = ~self.guide.valid.reshape(self.lr.height, ratio, self.lr.width, ratio).all((1, 3))
+        return self.lr.valid & ~binary_dilation(gaps, np.ones((3, 3)), PSF_REACH)
 
 
 def spread(invalid: np.ndarray, ratio: int) -> np.ndarray:
@@ -73,9 +89,22 @@ def sensor_bands(scene: Scene, name: str) -> Sensor:
             return part
     raise InputError(
         f"{scene.name} has {scene.bands} bands, but {name} has {len(sensor.ms.bands)} multispectral and "
-        f"{len(sensor.pan.bands)} panchromatic ones ({', '.join(sensor.band_names)}); name another sensor or give the "
-        "bands these names."
+        f"{len(sensor.pan.bands)} panchromatic ones ({', '.join(sensor.band_names)}); name another sensor, "
+        "give all bands of one kind, or give the bands these names (descriptions in a GeoTIFF, `band names` in an ENVI "
+        "header)."
     )
+
+
+def _known(scene: Scene, named: str | None) -> tuple[Sensor | None, str]:
+    """The bands of the sensor that is ``named``, else of the one in the metadata; a remark where that is of no use."""
+    if named is not None:
+        return sensor_bands(scene, named), ""
+    try:
+        return (sensor_bands(scene, scene.sensor) if scene.sensor else None), ""
+    except InputError:
+        known = scene.sensor in sensors.names()
+        reason = f"whose bands are not the {scene.bands} of the image" if known else "of which there is no table"
+        return None, f"the sensor of {scene.name} counts as not known: its metadata say {scene.sensor}, {reason}"
 
 
 def _spatial(grid: Grid, sensor: Sensor | None) -> SpatialResponse | None:
@@ -86,19 +115,29 @@ def _spatial(grid: Grid, sensor: Sensor | None) -> SpatialResponse | None:
     return SpatialResponse(mtf_psf(gain, grid), grid.ratio, grid.phase)
 
 
-def _spectral(lr: Scene, sensor: Sensor | None) -> SpectralResponse | None:
-    if sensor is None or lr.wavelengths is None or lr.bands < HYPERSPECTRAL_BANDS:
-        return None
-    return SpectralResponse(jnp.asarray(sensor.response(lr.wavelengths, lr.fwhm)))
+def _spectral(lr: Scene, sensor: Sensor | None, named: bool) -> tuple[SpectralResponse | None, str]:
+    """The response of the guide's sensor to the bands of ``lr``, and a remark where it was named and cannot be used."""
+    if sensor is None:
+        return None, ""
+    if lr.wavelengths is None or lr.bands < HYPERSPECTRAL_BANDS:
+        reason = f"fewer than {HYPERSPECTRAL_BANDS} bands" if lr.bands < HYPERSPECTRAL_BANDS else "no wavelengths"
+        return None, f"the guide's sensor {sensor.name} is not used, since {lr.name} has {reason}" if named else ""
+    try:
+        return SpectralResponse(jnp.asarray(sensor.response(lr.wavelengths, lr.fwhm))), ""
+    except InputError as error:
+        if named:
+            raise
+        return None, f"the guide's sensor {sensor.name} is not used: {str(error).partition(';')[0]}"
 
 
 def sensor_model(
     lr: Scene, guide: Scene, geometry: PairGeometry, lr_sensor: str | None = None, guide_sensor: str | None = None
-) -> ObservationModel:
-    """What is known of the two sensors.
+) -> tuple[ObservationModel, str]:
+    """What is known of the two sensors, and a remark on what was named but is not used.
 
     The PSF follows from the MTF gains of the low-resolution sensor, the SRF from the guide's response at the
-    wavelengths of a hyperspectral image. What the sensors do not tell is None and can be estimated.
+    wavelengths of a hyperspectral image. What the sensors do not tell is None and can be estimated. A sensor in the
+    metadata that has no table, or not the scene's bands, is not known.
 
     Args:
         lr, guide: the two scenes; only their metadata are used.
@@ -106,26 +145,24 @@ def sensor_model(
         lr_sensor, guide_sensor: names in `jfusion.sensors`, in place of those in the scenes' metadata.
 
     Raises:
-        InputError: unknown sensor, or one that does not have the scene's bands.
+        InputError: a sensor that was named has no table, not the scene's bands, or bands that ``lr`` does not cover.
     """
-    lr_bands, guide_bands = (
-        sensor_bands(scene, name) if (name := override or scene.sensor) else None
-        for scene, override in ((lr, lr_sensor), (guide, guide_sensor))
-    )
+    (lr_bands, of_lr), (guide_bands, of_guide) = _known(lr, lr_sensor), _known(guide, guide_sensor)
     grid = Grid(geometry.ratio, geometry.centre)
-    return ObservationModel({"lr": _spatial(grid, lr_bands), "guide": _spectral(lr, guide_bands)}, grid)
+    spectral, unused = _spectral(lr, guide_bands, guide_sensor is not None)
+    model = ObservationModel({"lr": _spatial(grid, lr_bands), "guide": spectral}, grid)
+    return model, "; ".join(filter(None, (of_lr, of_guide, unused)))
 
 
 def make_pair(lr: Scene, guide: Scene, lr_sensor: str | None = None, guide_sensor: str | None = None) -> Pair:
     """Checks two scenes against each other and says what is known of their sensors; see `sensor_model`.
 
     Raises:
-        InputError: the scenes do not fit each other (see `jfusion.data.geometry.pair_grid`), a sensor does not have
-            the scene's bands, or no pixel is valid in both.
+        InputError: the scenes do not fit each other (see `jfusion.data.geometry.pair_grid`), a sensor that was named
+            does not suit them, or no pixel is valid in both.
     """
     geometry = pair_grid(lr, guide)
-    model = sensor_model(lr, guide, geometry, lr_sensor, guide_sensor)
-    pair = Pair(*geometry.crop(lr, guide), geometry, model)
+    pair = Pair(*geometry.crop(lr, guide), geometry, *sensor_model(lr, guide, geometry, lr_sensor, guide_sensor))
     check_valid(pair)
     return pair
 
@@ -137,6 +174,30 @@ def check_valid(pair: Pair) -> None:
             raise InputError(f"{scene.name} is nodata wherever both images overlap; check its nodata value.")
     if not pair.valid.any():
         raise InputError(f"{pair.lr.name} and {pair.guide.name} have no valid pixel in common; check their nodata.")
+
+
+def scale_remark(pair: Pair) -> str:
+    """A remark where a guide band is not on the scale that the sensors' tables give it; empty where all are, or none.
+
+    Compared are the means over the ground that both images show.
+    """
+    spectral, seen = pair.model.operators["guide"], pair.observed
+    if spectral is None or not seen.any():
+        return ""
+    ratio = pair.geometry.ratio
+    fine = np.repeat(np.repeat(seen, ratio, 0), ratio, 1)
+    guide, lr = (scene.physical()[part].mean(0) for scene, part in ((pair.guide, fine), (pair.lr, seen)))
+    said = np.asarray(spectral(jnp.asarray(lr)[None, None, None]))[0, 0, 0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factor = guide / said
+        off = np.abs(np.log(factor))
+    worst = int(np.argmax(np.where(np.isfinite(off), off, -1)))
+    if not off[worst] > np.log(OTHER_SCALE):
+        return ""
+    return (
+        f"band {worst + 1} of the guide is {factor[worst]:.2g} times what the sensors' tables make of {pair.lr.name}; "
+        "where the two images are not on one scale, say --estimate"
+    )
 
 
 def product_outline(lr: Scene, guide: Scene, masked: bool = False) -> Scene:

@@ -18,7 +18,7 @@ from jfusion.inference.meter import measured
 from jfusion.inference.uncertainty import calibrated, check_interval
 from jfusion.operators import Observation, ObservationModel
 from jfusion.operators.estimate import estimate
-from jfusion.operators.registration import Registration, displaced, in_place, register
+from jfusion.operators.registration import Registration, displaced, in_place, register, shown
 from jfusion.progress import Progress, silent
 from jfusion.training import weights as weights_file
 from jfusion.training.loop import Network, train
@@ -90,19 +90,25 @@ def trained(
 
 
 def completed(
-    system: System, observation: Observation, model: ObservationModel, estimating: bool = False, exact: bool = False
+    system: System,
+    observation: Observation,
+    model: ObservationModel,
+    estimating: bool = False,
+    exact: bool = False,
+    valid: Array | None = None,
 ) -> tuple[ObservationModel, str]:
     """The model with its unknown operators estimated where they are needed, and a note that says so.
 
     Args:
         estimating: all operators are estimated, whatever is known of them and whoever would learn them.
         exact: the product is to agree with the observation, for which the operators are needed.
+        valid: ``(h, w)``, which pixels of `lr` they are estimated from; all by default.
     """
     if estimating:
         model = model.replace(operators=dict.fromkeys(model.operators))
     elif model.known or not (system.needs_model or exact):
         return model, ""
-    found = estimate(observation, model)
+    found = estimate(observation, model, valid=valid)
     return found.model, "observation model estimated from the pair"
 
 
@@ -153,7 +159,8 @@ def run(
         progress: called while it trains or fits.
         sizes: of the network that is trained or fitted, the paper's by default.
         registering: whether `lr` may be displaced against the guide.
-        valid: ``(h, w)``, which pixels of `lr` it is registered by; all by default.
+        valid: ``(h, w)``, which pixels of `lr` it is registered by, its sensors are estimated from and its interval is
+            calibrated on; all by default. See `jfusion.inference.pair.Pair.observed`.
         estimating: whether the sensors are estimated from the pair first (`jfusion.operators.estimate`), whatever the
             model knows of them, and not learned by the system.
         folder: from which a training or fit goes on after a kill.
@@ -170,14 +177,16 @@ def run(
         RunError: training diverged, the product is not finite, or the folder cannot be written to or read from.
     """
     if uncertainty is not None:
-        check_interval(system, observation["lr"].shape[1:3], model.ratio, uncertainty)
+        check_interval(system, observation["lr"].shape[1:3], model.ratio, uncertainty, valid)
     if exact:
         check_exact(system)
     with measured() as meter:
         given, found = observation, register(observation, model, valid) if registering else None
         if found is not None:
             observation = given | {"lr": in_place(given, displaced(model, found.displacement))}
-        model, note = completed(system, observation, model, estimating, exact)
+            moved = shown(found.displacement, valid)
+            valid = moved if valid is None else moved & valid
+        model, note = completed(system, observation, model, estimating, exact, valid)
         if found is not None and system.displaced:
             observation, model = given, displaced(model, found.displacement)
         parameters, network, half_width = None, None, None
@@ -198,7 +207,7 @@ def run(
                 if uncertainty is None:
                     done, _ = fit(system, observation, model, jax.random.key(seed), **options)
                 else:
-                    ensemble = calibrated(system, observation, model, seed, **options)
+                    ensemble = calibrated(system, observation, model, seed, valid=valid, **options)
                     done, half_width = ensemble.fit, ensemble.half_width(uncertainty)
                     note = "; ".join(filter(None, (note, f"mean of {len(ensemble.members)} fits")))
                 product, model, bands = done.product, done.model, Bands.of(observation, model)

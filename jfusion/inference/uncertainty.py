@@ -75,13 +75,14 @@ def rank(pixels: int, level: float) -> int:
     return place
 
 
-def quantiles(members: Array, truth: Array, level: float) -> Array:
+def quantiles(members: Array, truth: Array, level: float, valid: Array | None = None) -> Array:
     """The conformal quantile of ``|truth - mean| / scale`` in each band.
 
     Args:
         members: ``(members, batch, height, width, band)``.
         truth: ``(batch, height, width, band)``.
         level: share of the pixels whose truth the interval is to hold.
+        valid: ``(height, width)``, which pixels have a score; all by default.
 
     Returns:
         ``(band,)``.
@@ -91,7 +92,7 @@ def quantiles(members: Array, truth: Array, level: float) -> Array:
     """
     least = jnp.finfo(members.dtype).tiny
     scores = jnp.abs(truth - members.mean(0)) / jnp.maximum(scale(members), least)
-    scores = scores.reshape(-1, scores.shape[-1])
+    scores = (scores if valid is None else scores[:, valid]).reshape(-1, scores.shape[-1])
     return jnp.sort(scores, axis=0)[rank(len(scores), level) - 1]
 
 
@@ -104,16 +105,18 @@ class Calibrated:
         members: ``(members, batch, height, width, band)``.
         lower: the members one ratio lower, likewise.
         truth: of these, ``(batch, height, width, band)``.
+        valid: which of its pixels tell, ``(height, width)``; None where all do.
     """
 
     fit: Fit
     members: Array
     lower: Array
     truth: Array
+    valid: Array | None = None
 
     def half_width(self, level: float) -> Array:
         """Half the width of the interval about the product, ``(batch, height, width, band)``; see `quantiles`."""
-        return quantiles(self.lower, self.truth, level) * scale(self.members)
+        return quantiles(self.lower, self.truth, level, self.valid) * scale(self.members)
 
 
 def calibrated(
@@ -128,6 +131,7 @@ def calibrated(
     sizes: Mapping[str, Any] | None = None,
     folder: Path | None = None,
     resume: bool = True,
+    valid: Array | None = None,
 ) -> Calibrated:
     """Fits an ensemble to a pair and, with as many steps, to the pair one ratio lower.
 
@@ -136,6 +140,7 @@ def calibrated(
         seed: of the members.
         effort, progress, sizes, folder, resume: likewise.
         budget: seconds for both; the pair itself may take half of them.
+        valid: ``(h, w)``, which pixels of `lr` calibrate; all by default.
 
     Raises:
         InputError: the pair is too small to be degraded once more, or see `jfusion.inference.fits.fit`.
@@ -153,7 +158,8 @@ def calibrated(
     whole, share = members("product", observation, model, effort)
     below, _ = members("one_ratio_lower", lower.observation, lower.model, effort * share)
     mean = Fit(whole.product.mean(0), _mean(whole.model, model), whole.losses)
-    return Calibrated(mean, whole.product, below.product, lower.target)
+    counts = None if valid is None else jnp.asarray(valid, bool)[: lower.target.shape[1], : lower.target.shape[2]]
+    return Calibrated(mean, whole.product, below.product, lower.target, counts)
 
 
 def _mean(found: ObservationModel, given: ObservationModel) -> ObservationModel:
@@ -165,7 +171,7 @@ def _mean(found: ObservationModel, given: ObservationModel) -> ObservationModel:
     return given.replace(operators=operators)
 
 
-def check_interval(system: System, size: tuple[int, ...], ratio: int, level: float) -> None:
+def check_interval(system: System, size: tuple[int, ...], ratio: int, level: float, valid: Array | None = None) -> None:
     """Raises InputError unless the system is fitted and the pair can have an interval of that level.
 
     Args:
@@ -173,9 +179,11 @@ def check_interval(system: System, size: tuple[int, ...], ratio: int, level: flo
         size: height and width of the low-resolution image.
         ratio: of the pair.
         level: of the interval.
+        valid: ``(height, width)``, which pixels calibrate; all by default.
     """
     check_fitted(system)
-    rank(math.prod(n // ratio * ratio for n in size), level)
+    height, width = (n // ratio * ratio for n in size)
+    rank(height * width if valid is None else int(jnp.sum(valid[:height, :width])), level)
 
 
 def with_half_width(outline: Scene, level: float) -> Scene:
@@ -197,3 +205,9 @@ def with_half_width(outline: Scene, level: float) -> Scene:
         scale=np.append(scales, scales.min()),
         offset=np.append(offsets, 0.0),
     )
+
+
+def as_numbers(half_width: np.ndarray, unit: float, dtype: np.dtype) -> np.ndarray:
+    """Half widths in numbers of that unit, rounded up where the type is an integer: no interval is stored narrower."""
+    numbers = half_width / unit
+    return np.ceil(numbers) if dtype.kind in "iu" else numbers

@@ -45,6 +45,9 @@ PSF_SMOOTHNESS = (1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6)
 FIRST_SMOOTHNESS = 3e-4
 """Of the PSF until the last round."""
 
+FEWEST = 16
+"""Valid pixels of ``lr`` at least, away from the border."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
@@ -86,9 +89,9 @@ def _differences(size: int, fixed_ends: bool) -> np.ndarray:
     return step.T @ step
 
 
-def _fit_srf(lr: Array, degraded: Array, support: Array, smoothness: Array | float) -> Array:
-    """Rows ``(l, L)`` that make ``degraded`` from ``lr``."""
-    x, y = lr.reshape(-1, lr.shape[-1]), degraded.reshape(-1, degraded.shape[-1])
+def _fit_srf(lr: Array, degraded: Array, weight: Array, support: Array, smoothness: Array | float) -> Array:
+    """Rows ``(l, L)`` that make ``degraded`` from ``lr`` in pixels of that ``weight``, ``(1, h, w, 1)``."""
+    x, y = ((jnp.sqrt(weight) * image).reshape(-1, image.shape[-1]) for image in (lr, degraded))
     gram, moment = jnp.matmul(x.T, x, precision="highest"), jnp.matmul(x.T, y, precision="highest")
     scale = jnp.trace(gram) / gram.shape[0]
     penalty = smoothness * lr.shape[-1] ** 3 * jnp.asarray(_differences(lr.shape[-1], fixed_ends=False), x.dtype)
@@ -105,9 +108,17 @@ def _interior(image: Array, margin: int) -> Array:
 
 
 def _fit_psf(
-    guide: Array, target: Array, size: int, grid: Grid, smoothness: Array | float, choosing: Array | bool
+    guide: Array,
+    target: Array,
+    valid: Array,
+    size: int,
+    grid: Grid,
+    smoothness: Array | float,
+    choosing: Array | bool,
 ) -> Array:
     """Kernel ``(size, size)`` of unit sum that makes ``target``, an interior, from ``guide``; offsets do not count.
+
+    Nor do pixels of ``target`` where ``valid``, of its height and width, is 0; elsewhere it is 1.
 
     Where one is to be chosen the smoothness is that of `PSF_SMOOTHNESS` whose fit to either half of the rows explains
     the other half best.
@@ -121,10 +132,11 @@ def _fit_psf(
     deviation = jnp.where(deviation > 0, deviation, 1)
     guide, target = (guide - mean) / deviation, (target - target.mean((0, 1, 2))) / deviation
 
-    def add(sums: tuple[Array, ...], line: tuple[Array, Array, Array]) -> tuple[tuple[Array, ...], None]:
-        half, row, wanted = line
+    def add(sums: tuple[Array, ...], line: tuple[Array, Array, Array, Array]) -> tuple[tuple[Array, ...], None]:
+        half, row, wanted, counts = line
         patches = jnp.moveaxis(guide[:, row][:, :, columns], 3, 2)
-        patches = patches.reshape(guide.shape[0], size * size, *wanted.shape[1:])
+        patches = counts[:, None] * patches.reshape(guide.shape[0], size * size, *wanted.shape[1:])
+        wanted = counts[:, None] * wanted
         gram = jnp.einsum("bipc,bjpc->ij", patches, patches, precision="highest")
         moment = jnp.einsum("bipc,bpc->i", patches, wanted, precision="highest")
         parts = gram, moment, patches.sum((0, 2)), wanted.sum((0, 1))
@@ -133,8 +145,8 @@ def _fit_psf(
     taps, bands = size * size, guide.shape[-1]
     zero = tuple(jnp.zeros((2, *shape), guide.dtype) for shape in ((taps, taps), (taps,), (taps, bands), (bands,)))
     halves = jnp.arange(len(rows)) % 2
-    sums, _ = jax.lax.scan(add, zero, (halves, jnp.asarray(rows), jnp.moveaxis(target, 1, 0)))
-    counts = jnp.bincount(halves, length=2) * guide.shape[0] * len(columns)
+    sums, _ = jax.lax.scan(add, zero, (halves, jnp.asarray(rows), jnp.moveaxis(target, 1, 0), valid))
+    counts = jnp.maximum(jnp.bincount(halves, valid.sum(1), length=2) * guide.shape[0], 1)
     line = _differences(size, fixed_ends=True)
     plane = jnp.asarray(np.kron(line, np.eye(size)) + np.kron(np.eye(size), line), guide.dtype)
 
@@ -166,6 +178,7 @@ def _estimate(
     observation: Observation,
     spatial: LinearOperator | None,
     spectral: LinearOperator | None,
+    valid: Array,
     support: Array,
     grid: Grid,
     size: int,
@@ -174,18 +187,22 @@ def _estimate(
 ) -> tuple[LinearOperator, LinearOperator, Array, Array]:
     lr, guide = observation["lr"], observation["guide"]
     margin = _margin(size, grid.ratio)
+    weight = valid.astype(lr.dtype)[None, ..., None]
+    inner = _interior(weight, margin)
 
     def response(psf: Psf) -> LinearOperator:
         return SpatialResponse(psf, grid.ratio, grid.phase, boundary)
 
-    def fit_srf(lr: Array, degraded: Array) -> Array:
-        return _fit_srf(_interior(lr, margin), _interior(degraded, margin), support, smoothness[0])
+    def fit_srf(lr: Array, degraded: Array, weight: Array = weight) -> Array:
+        lr, degraded, weight = (_interior(image, margin) for image in (lr, degraded, weight))
+        return _fit_srf(lr, degraded, weight, support, smoothness[0])
 
     choosing = smoothness[1] is None
     given = FIRST_SMOOTHNESS if smoothness[1] is None else smoothness[1]
 
     def fit_psf(spectral: LinearOperator, last: Array | bool = True) -> Array:
-        return _fit_psf(guide, _interior(spectral(lr), margin), size, grid, given, last & choosing)
+        target = _interior(spectral(lr), margin)
+        return _fit_psf(guide, target, inner[0, ..., 0], size, grid, given, last & choosing)
 
     def turn(srf: Array, last: Array) -> tuple[Array, Array]:
         psf = fit_psf(SpectralResponse(srf), last)
@@ -198,14 +215,16 @@ def _estimate(
     else:
         averaging = min(AVERAGING, (min(lr.shape[1:3]) - 3) / 3)
         wide = gaussian_psf(grid.ratio * math.hypot(averaging, TYPICAL_SIGMA), grid)
-        local = gaussian_psf(averaging, Grid(1, (0.0, 0.0)))
-        start = fit_srf(Blur(local, "reflect")(lr), SpatialResponse(wide, grid.ratio, grid.phase, "reflect")(guide))
+        local = Blur(gaussian_psf(averaging, Grid(1, (0.0, 0.0))), "reflect")
+        degraded = SpatialResponse(wide, grid.ratio, grid.phase, "reflect")(guide)
+        start = fit_srf(local(lr), degraded, weight * jnp.maximum(local(weight), 0))
         srf, psfs = jax.lax.scan(turn, start, jnp.arange(ROUNDS) == ROUNDS - 1)
         spatial, spectral = response(psfs[-1]), SpectralResponse(srf)
 
     seen, predicted, axes = _interior(spatial(guide), margin), _interior(spectral(lr), margin), (0, 1, 2)
-    error = jnp.sum((predicted - seen) ** 2, axes)
-    energy, variance = jnp.sum(seen**2, axes), jnp.sum((seen - seen.mean(axes)) ** 2, axes)
+    error, energy = jnp.sum(inner * (predicted - seen) ** 2, axes), jnp.sum(inner * seen**2, axes)
+    mean = jnp.sum(inner * seen, axes) / jnp.maximum(lr.shape[0] * inner.sum(), 1)
+    variance = jnp.sum(inner * (seen - mean) ** 2, axes)
     return spatial, spectral, jnp.sqrt(error / energy), 1 - error / variance
 
 
@@ -221,6 +240,7 @@ def estimate(
     model: ObservationModel,
     *,
     size: int | None = None,
+    valid: Array | None = None,
     support: Array | None = None,
     boundary: Boundary = "reflect",
     smoothness: tuple[float, float | None] = (1e-9, None),
@@ -236,6 +256,8 @@ def estimate(
         observation: ``lr`` (batch, h, w, L) and ``guide`` (batch, H, W, l).
         model: says the grid; an operator that it holds is kept and helps to find the other one.
         size: rows and columns of the PSF, odd; ``4 ratio + 1`` where it is None.
+        valid: ``(h, w)``, True where ``lr`` shows what it saw and so does the guide as far as the PSF reaches; other
+            pixels are not fitted. All by default.
         support: ``(l, L)``, True where a guide band may see a band of ``lr``; everywhere where it is None.
         boundary: circular or reflect, of the operator that is returned; pixels that see it are not fitted.
         smoothness: weights of the squared first differences of SRF and PSF. They act in units of the number of bands
@@ -243,7 +265,7 @@ def estimate(
             best.
 
     Raises:
-        InputError: shapes that do not fit each other, the grid or the PSF's size.
+        InputError: shapes that do not fit each other, the grid or the PSF's size, or too few valid pixels.
     """
     lr, guide = observation["lr"], observation["guide"]
     grid = model.grid
@@ -263,6 +285,15 @@ def estimate(
             f"the PSF's size must be odd and needs an lr of at least {needed} x {needed} pixels, but the size is "
             f"{size} and lr has {lr.shape[1]} x {lr.shape[2]}; use an odd size and a larger image."
         )
+    valid = jnp.ones(lr.shape[1:3], bool) if valid is None else jnp.asarray(valid, bool)
+    if valid.shape != lr.shape[1:3]:
+        raise InputError(f"valid must be (h, w) = {lr.shape[1:3]}, but is {valid.shape}.")
+    count = int(_interior(valid[None], _margin(size, grid.ratio)).sum())
+    if count < FEWEST:
+        raise InputError(
+            f"sensors are estimated from at least {FEWEST} pixels of lr that are valid, and whose surroundings in the "
+            f"guide are, but there are {count}; name the sensors or give a part with fewer gaps."
+        )
     shape = guide.shape[-1], lr.shape[-1]
     support = jnp.ones(shape, bool) if support is None else jnp.asarray(support, bool)
     if support.shape != shape:
@@ -272,6 +303,7 @@ def estimate(
         {"lr": lr, "guide": guide},
         one_psf(known.get("lr")),
         known.get("guide"),
+        valid,
         support,
         grid,
         size,

@@ -184,6 +184,7 @@ def test_existing_file_stays_until_the_new_one_is_complete(tmp_path):
     [
         ({"nodata": -9999.0}, {}, "by -9999, which uint16 cannot hold; choose a data type"),
         ({"nodata": np.nan}, {}, "by nan, which uint16 cannot hold"),
+        ({"nodata": -1e300, "dtype": "float32"}, {}, "by -1e\\+300, which float32 cannot hold"),
         ({}, {"dtype": "complex64"}, "cannot hold"),
         ({"mask": np.zeros((6, 5), bool), "nodata": None, "dtype": "float32"}, {"dtype": "float16"}, "cannot hold"),
     ],

@@ -163,6 +163,9 @@ def test_geotiff_masks_of_every_kind(tmp_path):
         np.testing.assert_array_equal(readers.read(path).mask, expected)
     assert readers.read(by_alpha).bands == 3
     assert readers.read(by_nodata, nodata=200).nodata == 200
+    assert readers.read(by_nodata, nodata=200).valid.all()
+    for path in (by_mask, by_alpha):
+        np.testing.assert_array_equal(readers.read(path, nodata=200).mask, expected)
 
 
 def test_sensor_gives_the_wavelengths_of_named_bands(tmp_path):
@@ -286,6 +289,12 @@ def test_nan_can_be_declared_as_nodata(tmp_path):
     scene = readers.read(_floats(tmp_path, np.nan), nodata=np.nan)
     assert np.argwhere(~scene.mask).tolist() == [[0, 0]]
     assert np.isfinite(scene.physical()).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_number_that_no_sample_can_be_marks_none(tmp_path):
+    geotiff.write(tmp_path / "image.tif", Scene(np.ones((4, 4, 1), np.float32)))
+    assert readers.read(tmp_path / "image.tif", nodata=-1e300).valid.all()
 
 
 def test_objects_in_matlab_files_are_not_run(tmp_path):

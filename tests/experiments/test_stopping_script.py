@@ -48,6 +48,7 @@ def test_the_choice_is_that_of_the_fit_itself() -> None:
     own = looks[chosen([look.improved for look in looks], patience=2)]
     np.testing.assert_allclose(own.product, fit(observation, model, stopping=rule, **options).product[0], atol=1e-6)
     np.testing.assert_allclose(looks[-1].product, subject.last, atol=1e-6)
+    assert stopping.choose(Subject.of(fit, observation, model, options, looks=3))[1][LAST][0] == 200
 
 
 def test_rules_cannot_see_the_truth() -> None:

@@ -15,7 +15,16 @@ from jfusion.catalogue import Fit
 from jfusion.data import geotiff, readers
 from jfusion.data.scene import Scene
 from jfusion.errors import InputError
-from jfusion.inference.uncertainty import MEMBERS, calibrated, quantiles, rank, scale, with_half_width
+from jfusion.inference.uncertainty import (
+    MEMBERS,
+    as_numbers,
+    calibrated,
+    check_interval,
+    quantiles,
+    rank,
+    scale,
+    with_half_width,
+)
 from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf, upsample
 
 
@@ -56,6 +65,16 @@ def test_each_band_has_its_own_quantile() -> None:
     lower, truth = ensemble(1, np.ones((40, 40)), bias=50.0)
     found = quantiles(jnp.asarray(lower), jnp.asarray(truth), 0.9)
     assert found[1] > 5 * found[0]
+
+
+def test_pixels_that_are_not_valid_have_no_score() -> None:
+    members, truth = (jnp.asarray(image, jnp.float32) for image in ensemble(1, np.ones((30, 30)), 0.0))
+    valid = jnp.arange(30)[:, None] * jnp.ones(30) < 20
+    wrong = jnp.where(valid[..., None], truth, 1e6)
+    np.testing.assert_array_equal(quantiles(members, wrong, 0.9, valid), quantiles(members, truth, 0.9, valid))
+    assert float(quantiles(members, wrong, 0.9)[0]) > 1e3
+    with pytest.raises(InputError, match="needs 9 pixels"):
+        check_interval(catalogue.get("miae"), (30, 30), 2, 0.9, jnp.zeros((30, 30), bool))
 
 
 def test_agreeing_members_keep_a_floor() -> None:
@@ -100,6 +119,12 @@ def test_the_pair_one_ratio_lower_gets_as_many_steps() -> None:
     assert half.shape == found.fit.product.shape == (1, 16, 16, 3)
     assert float(half.min()) > 0
     assert float(found.half_width(0.5).mean()) < float(half.mean())
+
+
+def test_no_interval_is_stored_narrower() -> None:
+    half = np.array([0.4, 2.0, 2.1], np.float32)
+    np.testing.assert_array_equal(as_numbers(half, 0.5, np.dtype(np.uint16)), [1, 4, 5])
+    np.testing.assert_array_equal(as_numbers(half, 0.5, np.dtype(np.float32)), half / np.float32(0.5))
 
 
 @pytest.mark.parametrize("names", [None, ("red", "nir")])

@@ -183,3 +183,24 @@ def test_mistakes_are_named():
         estimate(observation, nothing, support=np.ones((BANDS, 2), bool))
     with pytest.raises(InputError, match="circular or reflect"):
         estimate(observation, nothing, boundary="valid")
+
+
+def test_pixels_that_are_not_valid_are_not_fitted():
+    """A third of lr copies its last valid row, as nodata is filled."""
+    observation, model = simulate(2, (1.0, 0.0))
+    blind, valid = unknown(model, "lr", "guide"), np.ones(observation["lr"].shape[1:3], bool)
+    valid[15:] = False
+    filled = {**observation, "lr": observation["lr"].at[:, 15:].set(observation["lr"][:, 14:15])}
+
+    def missed(**options):
+        found = estimate(filled, blind, **options)
+        return error(found.model["lr"].psf, embedded(model["lr"].psf, 9)), float(found.r_squared.min())
+
+    (wrong, explained), (right, among_valid) = missed(), missed(valid=valid)
+    assert wrong > 0.3 > 4 * right
+    assert explained < 0.9
+    assert among_valid > 0.998
+    with pytest.raises(InputError, match="at least 16 pixels"):
+        estimate(filled, blind, valid=np.zeros_like(valid))
+    with pytest.raises(InputError, match="valid must be"):
+        estimate(filled, blind, valid=valid[1:])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jfusion.data.geotiff import holds
 from jfusion.data.scene import Scene
 from jfusion.errors import InputError
 
@@ -106,7 +107,7 @@ def finish(path: Path, scene: Scene, nodata: float | None) -> Scene:
     """
     declared = scene.nodata if nodata is None else nodata
     valid = scene.valid
-    if declared is not None:
+    if declared is not None and holds(scene.image.dtype, declared):
         hit = np.isnan(scene.image) if np.isnan(declared) else scene.image == declared
         valid = valid & ~np.any(hit, axis=-1)
     if scene.image.dtype.kind == "f":

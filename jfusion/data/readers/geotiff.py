@@ -88,7 +88,9 @@ class WindowedReader:
         window = Window(left, top, right - left, bottom - top)
         with guard(self.path, "a raster"), rasterio.Env(GDAL_CACHEMAX=CACHE_MIB):
             image = native(np.moveaxis(self._dataset.read(self._indexes, window=window), 0, -1))
-            complete = all(flags == [MaskFlags.all_valid] for flags in self._dataset.mask_flag_enums)
+            flags = set(chain.from_iterable(self._dataset.mask_flag_enums))
+            replaced = self._nodata is not None and MaskFlags.nodata in flags
+            complete = replaced or flags == {MaskFlags.all_valid}
             mask = None if complete else self._dataset.read_masks(self._indexes, window=window).all(axis=0)
         return finish(self.path, replace(scene, image=image, mask=mask), self._nodata)
 

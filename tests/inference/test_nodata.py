@@ -1,0 +1,53 @@
+"""Pixels that no sensor saw are no observations."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from affine import Affine
+
+from jfusion.data import geotiff
+from jfusion.data.scene import Scene
+from jfusion.inference.fuse import fuse
+from jfusion.inference.pair import make_pair
+from jfusion.operators import Grid, SpatialResponse, SpectralResponse, gaussian_psf
+from jfusion.operators.estimate import estimate
+
+
+def pair_with_gaps(image: np.ndarray) -> tuple[Scene, Scene]:
+    """A pair of ratio 2 whose lr misses a corner, and whose guide misses a pixel of the opposite one."""
+    grid = Grid.nested(2)
+    lr = SpatialResponse(gaussian_psf(0.9, grid), 2, grid.phase)(jnp.asarray(image)[None])[0]
+    guide = SpectralResponse(jnp.eye(12)[2:4])(jnp.asarray(image)[None])[0]
+    of_lr, of_guide = np.ones(lr.shape[:2], bool), np.ones(guide.shape[:2], bool)
+    of_lr[12:, 10:], of_guide[5, 6] = False, False
+    place = [Affine(step, 0, 500000, 0, -step, 5600000) for step in (30, 15)]
+    images = [np.where(mask[..., None], x, -1) for x, mask in ((lr, of_lr), (guide, of_guide))]
+    lr_scene, guide_scene = (
+        Scene(x, mask=mask, nodata=-1, transform=transform, crs="EPSG:32632")
+        for x, mask, transform in zip(images, (of_lr, of_guide), place, strict=True)
+    )
+    return lr_scene, guide_scene
+
+
+def test_what_the_psf_sees_must_be_valid(scene: np.ndarray) -> None:
+    observed = make_pair(*pair_with_gaps(scene)).observed
+    expected = np.ones((24, 24), bool)
+    expected[12:, 10:] = expected[:5, 1:6] = False
+    np.testing.assert_array_equal(observed, expected)
+
+
+@pytest.mark.parametrize("tile", [None, 24])
+def test_sensors_of_files_are_estimated_from_valid_pixels(scene: np.ndarray, tile: int | None, tmp_path: Path) -> None:
+    images = pair_with_gaps(scene)
+    for name, one in zip(("lr.tif", "guide.tif"), images, strict=True):
+        geotiff.write(tmp_path / name, one)
+    files = [tmp_path / name for name in ("lr.tif", "guide.tif", "out.tif")]
+    done = fuse(*files, system="cubic", estimate=True, tile=tile)
+    assert (done.windows > 1) is (tile is not None)
+    pair = make_pair(*images)
+    expected = estimate(pair.observation, pair.model, valid=jnp.asarray(pair.observed)).model
+    careless = estimate(pair.observation, pair.model).model
+    np.testing.assert_allclose(done.model["lr"].psf, expected["lr"].psf, atol=1e-5)
+    assert np.abs(expected["lr"].psf - careless["lr"].psf).max() > 0.01
