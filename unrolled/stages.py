@@ -152,7 +152,7 @@ def admm_step(state: Split, data: Callable[[Array], Array], prox: Callable[[Arra
     Boyd et al., "Distributed optimization and statistical learning via ADMM", FnT Machine Learning 3(1), 2011, 3.1.1.
 
     Args:
-        state: of the stage before; ``Split(x, x, 0)`` to begin with.
+        state: of the stage before; ``Split(x, x, jnp.zeros_like(x))`` to begin with.
         data: a half-quadratic data step as a function of its prior.
         prox: the proximal step.
     """
