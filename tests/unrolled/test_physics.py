@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from jfusion import catalogue
 from jfusion.catalogue import Bands
 from jfusion.errors import InputError
 from jfusion.layers.conv import Conv
 from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf, relative_residual
+from jfusion.training.loop import Network
 from unrolled.physics import Sensors
 from unrolled.stages import consistent, finish
 
@@ -92,3 +94,16 @@ def test_finish_reports_what_was_made() -> None:
     np.testing.assert_allclose(report.residuals["lr"][:2], [[0.5, 0.5], [0.1, 0.1]], atol=1e-5)
     assert float(report.residuals["guide"][2].max()) < 1e-3
     np.testing.assert_array_equal(report.product, report.estimates[-1])
+
+
+def test_stages_of_a_trained_network_are_in_the_units_of_the_observation() -> None:
+    truth, model = scene(Grid.nested(3))
+
+    def module(observation, model, **options):
+        return finish([truth, truth / 2], observation, model, **options)
+
+    network = Network(catalogue.get("gppnn"), BANDS, {}, module, scale=2.0)
+    report = network(model(2 * truth), model, stages=True)
+    np.testing.assert_array_equal(report.product, truth)
+    np.testing.assert_array_equal(report.estimates[0], 2 * truth)
+    np.testing.assert_allclose(report.residuals["lr"][1], 0.5, atol=1e-5)
