@@ -245,8 +245,16 @@ def consistent(
         observation: what the sensors gave.
         model: its operators; those that are not known are left out.
         steps, tolerance: of `jfusion.solvers.cg.conjugate_gradient`.
+
+    Raises:
+        InputError: no operator is known.
     """
     known = {k: operator for k, operator in model.operators.items() if operator is not None}
+    if not known:
+        raise InputError(
+            "an exact product agrees with what known sensors saw, but no operator of the observation model is known; "
+            "give the sensors (PSF, SRF) or estimate them from the pair with jfusion.operators.estimate."
+        )
 
     def back(seen: Observation) -> Array:
         return sum((operator.T(seen[k]) for k, operator in known.items()), jnp.zeros_like(product))
@@ -285,7 +293,15 @@ def finish(
         model: the residuals are those of its known operators.
         steps: for `Stages`.
         options: see `Options`.
+
+    Raises:
+        InputError: no such option, or ``exact`` without any known operator.
     """
+    if unknown := sorted(options.keys() - Options.__optional_keys__):
+        raise InputError(
+            f"the options of an unrolled network are {', '.join(sorted(Options.__optional_keys__))}, but "
+            f"{', '.join(unknown)} came."
+        )
     made = [*estimates]
     if options.get("exact"):
         made.append(consistent(made[-1], observation, model))

@@ -107,3 +107,12 @@ def test_stages_of_a_trained_network_are_in_the_units_of_the_observation() -> No
     np.testing.assert_array_equal(report.product, truth)
     np.testing.assert_array_equal(report.estimates[0], 2 * truth)
     np.testing.assert_allclose(report.residuals["lr"][1], 0.5, atol=1e-5)
+
+
+def test_finish_refuses_what_it_cannot_do() -> None:
+    truth, model = scene(Grid.nested(3))
+    with pytest.raises(InputError, match=r"are exact, stages, but exakt, stagse came"):
+        finish([truth], model(truth), model, stagse=True, exakt=True)  # type: ignore[call-arg]
+    unknown = model.replace(operators={"lr": None, "guide": None})
+    with pytest.raises(InputError, match="no operator of the observation model is known"):
+        finish([truth], model(truth), unknown, exact=True)
