@@ -221,9 +221,11 @@ class Stages(NamedTuple):
 
     Attributes:
         product: the fused image, ``(batch, height, width, band)``.
-        estimates: of every stage, ``(stage, batch, height, width, band)``.
-        residuals: ``|A_k x - y_k| / |y_k|`` of every estimate by key of the observation, ``(stage, batch)``.
-        steps: what the stages learned to weigh with, by name, ``(stage,)``.
+        estimates: in order, ``(estimate, batch, height, width, band)``: of every stage, of what comes before and after
+            the stages where the network's page says so, and the ``exact`` product where that was asked for.
+        residuals: ``|A_k x - y_k| / |y_k|`` of every estimate by key of the known sensors, ``(estimate, batch)``.
+        steps: what the network weighs with, by name, ``(step, ...)`` in the order of the steps that have such a number.
+            They may be fewer than the estimates, so that ``steps[name][k]`` need not belong to ``estimates[k]``.
     """
 
     product: Array
@@ -291,7 +293,7 @@ def finish(
         estimates: of every stage, each ``(batch, height, width, band)``.
         observation: what the sensors gave.
         model: the residuals are those of its known operators.
-        steps: for `Stages`.
+        steps: for `Stages`; not necessarily as many as there are estimates.
         options: see `Options`.
 
     Raises:
