@@ -93,11 +93,15 @@ class Sensors(nnx.Module):
 
 
 def back_projections(sensors: Sensors, model: ObservationModel, bands: int) -> dict[str, Sensor]:
-    """The sensors, whose adjoints are divided by the squared norms of their operators; convolutions are left alone.
+    """The sensors, whose adjoints make up for what they shrink; convolutions are left alone.
 
     An adjoint spreads what it is given over a low-resolution pixel, or over the bands that a guide's band sees, and so
-    shrinks it. Divided by the squared norm (``1 / ratio^2`` for a PSF that sums to one), a gradient step of size 1 is
-    the largest that does not overshoot for one sensor, whatever the ratio and the bands.
+    shrinks it. That of the guide is divided by the squared norm of its operator, that of ``lr`` by ``1 / ratio^2``,
+    the squared norm of a PSF that sums to one and weighs all phases of the low-resolution grid alike, such as the mean
+    over a pixel. A gradient step of size 1 is then the largest that does not overshoot for one sensor, whatever the
+    ratio and the bands. The same holds of Gaussian PSFs at least one low-resolution pixel wide at half maximum; the
+    squared norm of narrower ones is larger (1.1 times that at 0.75 pixels, 1.8 times at 0.5), as that of a learned PSF
+    may become, and smaller sizes are then for the network to learn.
 
     Args:
         sensors: of a network.
