@@ -15,13 +15,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
 from jfusion.catalogue import Bands
 from jfusion.errors import InputError
 from jfusion.layers.responses import LearnedPsf, LearnedSrf
-from jfusion.operators import Grid, ObservationModel
+from jfusion.operators import Grid, ObservationModel, SpatialResponse, psf_kernel
 
 Physics = Literal["exact", "learned", "free"]
 
@@ -39,6 +41,16 @@ class Sensor(NamedTuple):
     back: Callable[[Array], Array]
 
 
+def learned_response(psf: LearnedPsf, grid: Grid) -> SpatialResponse:
+    """A learned PSF at the place of another grid's pixels, between high-resolution ones by linear interpolation."""
+    kernel = psf_kernel(psf().psf)
+    for axis, move in enumerate(np.subtract(grid.shift, psf.grid.shift).tolist()):
+        if move:
+            kernel = jnp.pad(kernel, [(int(axis == a),) * 2 for a in range(2)])
+            kernel = (1 - abs(move)) * kernel + abs(move) * jnp.roll(kernel, -int(np.sign(move)), axis)
+    return dataclasses.replace(psf(), psf=kernel, phase=grid.phase)
+
+
 class LearnedResponses(nnx.Module):
     """An observation model whose PSF and spectral response are parameters.
 
@@ -51,8 +63,7 @@ class LearnedResponses(nnx.Module):
 
     def __call__(self, model: ObservationModel) -> ObservationModel:
         """``model`` with the learned operators in place of its own; of its own only the geometry counts."""
-        spatial = dataclasses.replace(self.psf(), phase=model.grid.phase)
-        return model.replace(operators={"lr": spatial, "guide": self.srf()})
+        return model.replace(operators={"lr": learned_response(self.psf, model.grid), "guide": self.srf()})
 
 
 class Sensors(nnx.Module):

@@ -12,7 +12,15 @@ from jfusion import catalogue
 from jfusion.catalogue import Bands
 from jfusion.errors import InputError
 from jfusion.layers.conv import Conv
-from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf, relative_residual
+from jfusion.operators import (
+    Grid,
+    ObservationModel,
+    SpatialResponse,
+    SpectralResponse,
+    box_psf,
+    gaussian_psf,
+    relative_residual,
+)
 from jfusion.training.loop import Network
 from unrolled.physics import Sensors
 from unrolled.stages import consistent, finish
@@ -56,6 +64,15 @@ def test_learned_responses_start_as_means_and_keep_the_phase() -> None:
     moved = Sensors("learned", BANDS, free)(scene(Grid(3, (0, 2)))[1])["lr"].see(x)
     shifted = jnp.roll(x, (1, -1), (1, 2)).reshape(2, 8, 3, 6, 3, 5).mean((2, 4))
     np.testing.assert_allclose(moved[:, 1:, :-1], shifted[:, 1:, :-1], atol=1e-6)
+
+
+@pytest.mark.parametrize("grid", [Grid(2, (1, 0)), Grid(4, (1.2, 3.4)), Grid(3, (-0.3, 1)), Grid.nested(2)], ids=str)
+def test_learned_responses_start_in_the_middle_of_the_pixel(grid) -> None:
+    """Also where it falls on a pixel at even ratios, as Landsat's, or anywhere between pixels."""
+    x, model = scene(grid)
+    mean = SpatialResponse(box_psf(grid), grid.ratio, grid.phase, "reflect")
+    seen = Sensors("learned", Bands(5, 2, grid.ratio), free)(model)["lr"].see(x)
+    np.testing.assert_allclose(seen, mean(x), atol=1e-6)
 
 
 def test_free_convolutions_are_those_of_the_paper() -> None:
