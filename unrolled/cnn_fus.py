@@ -169,8 +169,9 @@ CNN_FUS = System(
             ),
         ),
     ),
-    differences="Images need not be square; FFDNet learns from the coefficients of the scenes to learn from, where the "
-    "release has its published weights.",
+    differences="Images need not be square and are divided by their 99.9 % quantile, where the release divides by the "
+    "maximum; FFDNet learns from the coefficients of the scenes to learn from, where the release has its published "
+    "weights.",
     parameters=(485_316, Bands(103, 4, 5)),
     needs_model=True,
 )
