@@ -133,7 +133,7 @@ def rows(network: Network, where: Place) -> list[tuple[str, Array, str]]:
     stages = jax.jit(lambda observation, model: network(observation, model, stages=True))(observation, model)
     for k, estimate in enumerate(stages.estimates):
         told = [f"{key} {stages.steps[key][k]:.0f}, misses {stages.residuals[key][k, 0]:.1%}" for key in stages.steps]
-        made.append((f"mine, turn {k + 1}", estimate * network.scale, "; ".join(told)))
+        made.append((f"mine, turn {k + 1}", estimate, "; ".join(told)))
     return made
 
 

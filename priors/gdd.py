@@ -216,9 +216,9 @@ GDD = System(
     ),
     differences="B is the pair's own PSF and phase where the paper averages blocks or interpolates. All scales share "
     "one set of weights, as released (shared=False: one set each, as the paper implies). Sizes that are not multiples "
-    "of 32 are handled as in the release for PAN, in both variants. A second roll-back in a row restores the same "
-    "parameters. The weight 10 is the release's for reduced resolution (100 at full). The pair is scaled to a largest "
-    "magnitude of one.",
+    "of 32 are handled as in the release for PAN, in both variants. A roll-back ends with the earlier "
+    "parameters, from which the release takes one more step, and a second one in a row restores the same. The weight "
+    "10 is the release's for reduced resolution (100 at full). The pair is scaled to a largest magnitude of one.",
     parameters=(245_151, Bands(31, 3, 32)),
     needs_model=True,
     local=None,

@@ -182,8 +182,10 @@ MIAE = System(
     ),
     differences="Every step sees the whole image, as the release can, and not a batch of patches; pixels next to the "
     "border count, since the operators know their boundary. A learned PSF, like the spectral response, is divided by "
-    "its sum where it is used. Known operators are used as they are. The pair is scaled to a largest magnitude of one, "
-    "which the product does not exceed.",
+    "its sum where it is used. Its taps are an odd number around the high-resolution pixel that the grid picks, which "
+    "at even ratios is half a pixel off the middle of a nested low-resolution pixel (the release: an odd kernel at "
+    "phase 0). Known operators are used as they are. The pair is scaled to a largest magnitude of one, which the "
+    "product does not exceed.",
     parameters=(87_840, Bands(103, 4, 8)),
     local=None,
 )

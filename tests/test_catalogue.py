@@ -145,6 +145,19 @@ def test_network_serves_its_tasks(system: System, task: str, scene: np.ndarray) 
     assert shape == data.target.shape
 
 
+@pytest.mark.parametrize("system", [s for s in TRAINED if s.family == "unrolled"], ids=lambda s: s.name)
+def test_unrolled_network_passes_its_options_on(system: System, scene: np.ndarray) -> None:
+    """Reports and `--exact` ask for them."""
+    data = pair(scene, size=(16, 16))
+    asked = jax.eval_shape(
+        lambda: tiny(system, Bands.of(data.observation, data.model))(  # type: ignore[operator]
+            data.observation, data.model, stages=True, exact=True
+        )
+    )
+    assert asked.product.shape == asked.estimates.shape[1:] == data.target.shape
+    assert set(asked.residuals) == {"lr", "guide"}
+
+
 @each_network
 def test_parameter_count(system: System) -> None:
     """The stated number at the paper's setting, without memory or compilation."""

@@ -19,8 +19,9 @@ stretch; gamma = 1, lambda = 0.001. The stages are D A; the product is the last 
 The paper trains nothing and freezes the published weights of the denoiser, which `jfusion import` reads from their
 file. Without it the denoiser learns, as its own paper says but from the coefficients of the scenes to learn from, to
 remove white noise of 0 to 75 / 255: squared error, Adam from 1e-3. Images are divided by their 99.9 % quantile
-(release: by their maximum), since mu and lambda count in their units. The operators are those of the observation model;
-no other physics is offered, for no training would find it.
+(release: by their maximum), since mu and lambda count in their units. The operators are those of the observation model
+("exact"); "learned" fits a PSF and a spectral response to the training pairs, for which the network then serves their
+bands alone; "free" is not offered, see `unrolled.closed_form`.
 
 Differences from the release: images need not be square, pixels may lie at any phase, and borders are not periodic
 where the observation model says so.
@@ -37,11 +38,12 @@ from flax import nnx
 from jax import Array
 
 from jfusion.catalogue import Bands, Original, Paper, Recipe, System, Table, Trained
+from jfusion.errors import InputError
 from jfusion.layers.ffdnet import LARGEST_NOISE, FFDNet, published_names
 from jfusion.operators import Observation, ObservationModel
 from jfusion.solvers.sylvester import fuse_closed_form
 from jfusion.tasks import SPATIOSPECTRAL
-from unrolled.closed_form import LinearSensors
+from unrolled.closed_form import LinearPhysics, LinearSensors
 from unrolled.stages import Basis, Options, Stages, finish
 
 GAMMA, NOISE, FIRST, GROWTH = 1.0, 1e-3, 1e-3, 1.1
@@ -69,12 +71,24 @@ class CNNFus(nnx.Module):
         turns: of the method of multipliers.
         rank: singular vectors, or all there are.
         width, depth: of the denoiser.
+        physics: "exact" or "learned".
+
+    Raises:
+        InputError: another physics.
     """
 
     def __init__(
-        self, bands: Bands, *, turns: int = 15, rank: int = 10, width: int = 64, depth: int = 15, rngs: nnx.Rngs
+        self,
+        bands: Bands,
+        *,
+        turns: int = 15,
+        rank: int = 10,
+        width: int = 64,
+        depth: int = 15,
+        physics: LinearPhysics = "exact",
+        rngs: nnx.Rngs,
     ) -> None:
-        self.sensors = LinearSensors("exact", bands)
+        self.sensors, self.fixed = LinearSensors(physics, bands), bands if physics == "learned" else None
         self.denoiser = FFDNet(width=width, depth=depth, rngs=rngs)
         self.turns, self.rank = turns, min(rank, bands.lr)
 
@@ -87,8 +101,13 @@ class CNNFus(nnx.Module):
         """The product ``(batch, height, width, band)``, or what ``options`` ask of `unrolled.stages.finish`.
 
         Raises:
-            InputError: the spatial or the spectral response is not known.
+            InputError: the physics is exact, and the spatial or the spectral response is not known; or it is learned,
+                for other bands.
         """
+        if self.fixed is not None and self.fixed != (found := Bands.of(observation, model)):
+            raise InputError(
+                f"the sensors were learned for {self.fixed}, but the pair has {found}; train for this pair."
+            )
         known, basis = self.sensors(model), principal_spectra(observation["lr"], self.rank)
 
         def fitted(prior: Array, mu: Array) -> Array:
@@ -112,12 +131,16 @@ class CNNFus(nnx.Module):
 def denoising_error(
     network: CNNFus, observation: Observation, model: ObservationModel, target: Array, key: Array
 ) -> Array:
-    """Half the squared error, mean over pixels, of the denoiser on the target's coefficients with noise."""
+    """Half the squared error, mean over pixels, of the denoiser on the target's coefficients with noise.
+
+    With the misfit of the responses where they are learned.
+    """
     images = stretched(jnp.moveaxis(principal_spectra(target, network.rank).T(target), -1, 1))[0]
     strength, noise = jax.random.split(key)
     deviation = LARGEST_NOISE * jax.random.uniform(strength, images.shape[:2])
     noisy = images + deviation[..., None, None] * jax.random.normal(noise, images.shape)
-    return jnp.mean((network.denoiser(noisy, deviation) - images) ** 2) / 2
+    error = jnp.mean((network.denoiser(noisy, deviation) - images) ** 2) / 2
+    return error + network.sensors.misfit(observation, model, target)
 
 
 def held_out_error(network: CNNFus, observation: Observation, model: ObservationModel, target: Array) -> Array:
@@ -169,8 +192,9 @@ CNN_FUS = System(
             ),
         ),
     ),
-    differences="Images need not be square; FFDNet learns from the coefficients of the scenes to learn from, where the "
-    "release has its published weights.",
+    differences="Images need not be square and are divided by their 99.9 % quantile, where the release divides by the "
+    "maximum; FFDNet learns from the coefficients of the scenes to learn from, where the release has its published "
+    "weights.",
     parameters=(485_316, Bands(103, 4, 5)),
     needs_model=True,
 )

@@ -56,6 +56,7 @@ from flax import nnx
 from jax import Array
 
 from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
+from jfusion.errors import InputError
 from jfusion.layers.attention import attend, from_windows, gelu, layer_norm, padded, to_windows
 from jfusion.layers.conv import Conv
 from jfusion.layers.init import torch_bias
@@ -232,7 +233,7 @@ class LGTEUN(nnx.Module):
         unroll: layout of the stages, see `unrolled.stages.Unroll`.
 
     Raises:
-        InputError: no such physics.
+        InputError: no such physics, or a field that windows do not tile.
     """
 
     def __init__(
@@ -249,6 +250,12 @@ class LGTEUN(nnx.Module):
         unroll: Unroll = "loop",
         rngs: nnx.Rngs,
     ) -> None:
+        if field < 1 or field % (2 * window):
+            raise InputError(
+                f"the field must be a multiple of twice the window, {2 * window}, which tile it at both scales, but is "
+                f"{field}."
+            )
+
         def free() -> dict[str, tuple[nnx.Module, nnx.Module]]:
             down, up = (Resizing(bands.lr, bands.ratio, step, rngs) for step in (sample, upsample))
             return {

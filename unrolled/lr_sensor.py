@@ -7,7 +7,6 @@ The problems need an operator and its adjoint, and so there is no "free" physics
 
 from __future__ import annotations
 
-import dataclasses
 from typing import get_args
 
 import jax
@@ -21,6 +20,7 @@ from jfusion.errors import InputError
 from jfusion.layers.responses import LearnedPsf
 from jfusion.operators import Grid, Observation, ObservationModel, SpatialResponse
 from unrolled.closed_form import LinearPhysics
+from unrolled.physics import learned_response
 
 
 class LrSensor(nnx.Module):
@@ -42,14 +42,14 @@ class LrSensor(nnx.Module):
         self.psf = LearnedPsf(Grid.nested(bands.ratio), "free", size=2 * bands.ratio + 1) if learned else None
 
     def response(self, model: ObservationModel) -> SpatialResponse:
-        """The response; of ``model`` only the phase counts where it is learned.
+        """The response; of ``model`` only the grid counts where it is learned.
 
         Raises:
             InputError: the physics is exact, and the response is not known.
         """
         if self.psf is None:
             return known_response(model)
-        return dataclasses.replace(self.psf(), phase=model.grid.phase)
+        return learned_response(self.psf, model.grid)
 
     def __call__(self, model: ObservationModel) -> ObservationModel:
         """``model`` with the response in the place of that of ``lr``; no gradient passes through it.

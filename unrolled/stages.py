@@ -152,7 +152,7 @@ def admm_step(state: Split, data: Callable[[Array], Array], prox: Callable[[Arra
     Boyd et al., "Distributed optimization and statistical learning via ADMM", FnT Machine Learning 3(1), 2011, 3.1.1.
 
     Args:
-        state: of the stage before; ``Split(x, x, 0)`` to begin with.
+        state: of the stage before; ``Split(x, x, jnp.zeros_like(x))`` to begin with.
         data: a half-quadratic data step as a function of its prior.
         prox: the proximal step.
     """
@@ -221,9 +221,11 @@ class Stages(NamedTuple):
 
     Attributes:
         product: the fused image, ``(batch, height, width, band)``.
-        estimates: of every stage, ``(stage, batch, height, width, band)``.
-        residuals: ``|A_k x - y_k| / |y_k|`` of every estimate by key of the observation, ``(stage, batch)``.
-        steps: what the stages learned to weigh with, by name, ``(stage,)``.
+        estimates: in order, ``(estimate, batch, height, width, band)``: of every stage, of what comes before and after
+            the stages where the network's page says so, and the ``exact`` product where that was asked for.
+        residuals: ``|A_k x - y_k| / |y_k|`` of every estimate by key of the known sensors, ``(estimate, batch)``.
+        steps: what the network weighs with, by name, ``(step, ...)`` in the order of the steps that have such a number.
+            They may be fewer than the estimates, so that ``steps[name][k]`` need not belong to ``estimates[k]``.
     """
 
     product: Array
@@ -245,8 +247,16 @@ def consistent(
         observation: what the sensors gave.
         model: its operators; those that are not known are left out.
         steps, tolerance: of `jfusion.solvers.cg.conjugate_gradient`.
+
+    Raises:
+        InputError: no operator is known.
     """
     known = {k: operator for k, operator in model.operators.items() if operator is not None}
+    if not known:
+        raise InputError(
+            "an exact product agrees with what known sensors saw, but no operator of the observation model is known; "
+            "give the sensors (PSF, SRF) or estimate them from the pair with jfusion.operators.estimate."
+        )
 
     def back(seen: Observation) -> Array:
         return sum((operator.T(seen[k]) for k, operator in known.items()), jnp.zeros_like(product))
@@ -283,9 +293,17 @@ def finish(
         estimates: of every stage, each ``(batch, height, width, band)``.
         observation: what the sensors gave.
         model: the residuals are those of its known operators.
-        steps: for `Stages`.
+        steps: for `Stages`; not necessarily as many as there are estimates.
         options: see `Options`.
+
+    Raises:
+        InputError: no such option, or ``exact`` without any known operator.
     """
+    if unknown := sorted(options.keys() - Options.__optional_keys__):
+        raise InputError(
+            f"the options of an unrolled network are {', '.join(sorted(Options.__optional_keys__))}, but "
+            f"{', '.join(unknown)} came."
+        )
     made = [*estimates]
     if options.get("exact"):
         made.append(consistent(made[-1], observation, model))
@@ -304,34 +322,60 @@ def run_stages(
 ) -> tuple[Carry, Any]:
     """Runs ``carry, out = body(stage, carry)`` through all stages; the outs come back stacked.
 
-    The numbers are the same however it is laid out.
+    The numbers are the same however it is laid out. "loop" calls the stages as they are, which may differ in all but
+    what they are given and make; "scan" and "remat" compile one in the place of all.
 
     Args:
-        stages: modules of one structure; ``[stage] * 5`` shares the weights of one.
-        body: what a stage does; reads its module and changes nothing in it.
+        stages: modules; ``[stage] * 5`` shares the weights of one.
+        body: what a stage does.
         carry: before the first stage.
         unroll: see `Unroll`.
 
     Raises:
-        InputError: no such layout.
+        InputError: no such layout or no stages; in "scan" and "remat", stages that differ in more than the values of
+            their parameters, or one that changes its own state (moments of batches, random numbers), which would be
+            lost.
     """
     if unroll not in get_args(Unroll):
         raise InputError(f"unroll must be one of {', '.join(get_args(Unroll))}, but is {unroll!r}.")
-    graph = nnx.graphdef(stages[0])
-
-    def step(carry: Carry, state: Any) -> tuple[Carry, Any]:
-        return body(nnx.merge(graph, state, copy=True), carry)
-
-    if unroll == "remat":
-        step = jax.checkpoint(step, prevent_cse=False)
-    states = [nnx.state(stage) for stage in stages]
+    if not len(stages):
+        raise InputError("at least one stage is needed to run, but the list of stages is empty; give one or more.")
     if unroll != "loop":
-        return jax.lax.scan(step, carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
+        return _scan_stages(stages, body, carry, recompute=unroll == "remat")
     outs = []
-    for state in states:
-        carry, out = step(carry, state)
+    for stage in stages:
+        carry, out = body(stage, carry)
         outs.append(out)
     return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outs)
+
+
+def _scan_stages(
+    stages: Sequence[nnx.Module], body: Callable[[Any, Carry], tuple[Carry, Any]], carry: Carry, recompute: bool
+) -> tuple[Carry, Any]:
+    graph, states = nnx.graphdef(stages[0]), [nnx.state(stage) for stage in stages]
+    shapes = [jax.tree.map(jnp.shape, state) for state in states]
+    for k, stage in enumerate(stages):
+        if nnx.graphdef(stage) != graph or shapes[k] != shapes[0]:
+            raise InputError(
+                f"one compiled stage must serve for all, but stage {k} differs from stage 0 in structure, shapes or "
+                "settings that are no parameters; lay the stages out with unroll='loop'."
+            )
+
+    def step(carry: Carry, state: Any) -> tuple[Carry, Any]:
+        stage = nnx.merge(graph, state, copy=True)
+        made = body(stage, carry)
+        before, after = (dict(jax.tree_util.tree_leaves_with_path(s)) for s in (state, nnx.state(stage)))
+        if changed := [jax.tree_util.keystr(path) for path in after if after[path] is not before.get(path)]:
+            raise InputError(
+                f"a stage must leave its state alone in one compiled stage, where it is lost, but changes "
+                f"{', '.join(changed)}; lay the stages out with unroll='loop', or use running moments and no dropout."
+            )
+        return made
+
+    if recompute:
+        step = jax.checkpoint(step, prevent_cse=False)
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    return jax.lax.scan(step, carry, stacked, length=len(stages))
 
 
 # Coefficients instead of bands ----------------------------------------------------------------------------------------

@@ -139,7 +139,7 @@ def stage_views(network: Network, observation: Observation, model: ObservationMo
     return [
         StageView(
             f"stage {k + 1}",
-            np.asarray(estimate[0]) * network.scale,
+            np.asarray(estimate[0]),
             {key: float(r[k][0]) for key, r in result.residuals.items()},
         )
         for k, estimate in enumerate(result.estimates)

@@ -62,13 +62,17 @@ class Network:
     def __call__(self, observation: Observation, model: ObservationModel, **options: Any) -> Any:
         """The product ``(batch, height, width, band)``, or what ``options`` ask of the module.
 
+        Where that is a named tuple, its ``product`` and ``estimates`` are in the units of the observation.
+
         Raises:
             InputError: the observation has other bands, or another ratio, than the network was built for.
         """
         if not self.serves(found := Bands.of(observation, model)):
             raise InputError(f"the network was built for {self.bands}, but the pair has {found}; train for this pair.")
         result = self.module(*scaled(observation, model, 1 / self.scale), **options)
-        return result * self.scale if isinstance(result, jax.Array) else result
+        if isinstance(result, jax.Array):
+            return result * self.scale
+        return result._replace(product=result.product * self.scale, estimates=result.estimates * self.scale)
 
 
 @dataclasses.dataclass(frozen=True)

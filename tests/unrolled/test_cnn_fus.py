@@ -5,11 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from learning import every_parameter_learns
 
 from jfusion.catalogue import Bands
+from jfusion.errors import InputError
 from jfusion.layers.ffdnet import FFDNet
 from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf
-from unrolled.cnn_fus import CNNFus, denoising_error, principal_spectra
+from unrolled.cnn_fus import CNNFus, denoising_error, held_out_error, principal_spectra
 
 GRID = Grid(2, (0.0, 1.0))
 SRF = np.array([[0.5, 0.5, 0, 0, 0], [0, 0, 0.2, 0.3, 0.5]])
@@ -84,3 +86,15 @@ def test_noise_of_training_is_drawn_anew(network) -> None:
     error = jax.jit(lambda key: denoising_error(network, {}, ObservationModel({}, GRID), target, key))
     first, again, other = (float(error(jax.random.key(k))) for k in (0, 0, 1))
     assert first == again != other
+
+
+def test_physics_can_be_learned() -> None:
+    network = CNNFus(Bands(5, 2, 2), turns=2, rank=3, width=4, depth=2, physics="learned", rngs=nnx.Rngs(0))
+    target = jax.random.uniform(jax.random.key(3), (1, 8, 6, 5))
+    spatial = SpatialResponse(gaussian_psf(0.8, GRID), 2, GRID.phase, "circular")
+    model = ObservationModel({"lr": spatial, "guide": SpectralResponse(jnp.asarray(SRF, jnp.float32))}, GRID)
+    every_parameter_learns(network, held_out_error, (model(target), model, target))
+    assert network(model(target), model).shape == target.shape
+    fewer = {**model(target), "guide": model(target)["guide"][..., :1]}
+    with pytest.raises(InputError, match="learned for"):
+        network(fewer, model)

@@ -8,6 +8,7 @@ from flax import nnx
 from learning import every_parameter_learns
 
 from jfusion.catalogue import Bands
+from jfusion.errors import InputError
 from jfusion.inference.run import count_parameters
 from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf, upsample
 from jfusion.training.losses import mean_absolute_error
@@ -103,3 +104,8 @@ def test_a_stage_goes_on_with_what_its_prior_gave(pair) -> None:
 def test_every_physics_learns(physics, pair) -> None:
     network = LGTEUN(BANDS, stages=1, physics=physics, rngs=nnx.Rngs(0), **SIZES)
     every_parameter_learns(network, mean_absolute_error, pair)
+
+
+def test_windows_must_tile_the_field() -> None:
+    with pytest.raises(InputError, match="twice the window, 16"):
+        LGTEUN(BANDS, window=8, field=24, rngs=nnx.Rngs(0))

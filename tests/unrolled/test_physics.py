@@ -8,10 +8,20 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from jfusion import catalogue
 from jfusion.catalogue import Bands
 from jfusion.errors import InputError
 from jfusion.layers.conv import Conv
-from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf, relative_residual
+from jfusion.operators import (
+    Grid,
+    ObservationModel,
+    SpatialResponse,
+    SpectralResponse,
+    box_psf,
+    gaussian_psf,
+    relative_residual,
+)
+from jfusion.training.loop import Network
 from unrolled.physics import Sensors
 from unrolled.stages import consistent, finish
 
@@ -56,6 +66,15 @@ def test_learned_responses_start_as_means_and_keep_the_phase() -> None:
     np.testing.assert_allclose(moved[:, 1:, :-1], shifted[:, 1:, :-1], atol=1e-6)
 
 
+@pytest.mark.parametrize("grid", [Grid(2, (1, 0)), Grid(4, (1.2, 3.4)), Grid(3, (-0.3, 1)), Grid.nested(2)], ids=str)
+def test_learned_responses_start_in_the_middle_of_the_pixel(grid) -> None:
+    """Also where it falls on a pixel at even ratios, as Landsat's, or anywhere between pixels."""
+    x, model = scene(grid)
+    mean = SpatialResponse(box_psf(grid), grid.ratio, grid.phase, "reflect")
+    seen = Sensors("learned", Bands(5, 2, grid.ratio), free)(model)["lr"].see(x)
+    np.testing.assert_allclose(seen, mean(x), atol=1e-6)
+
+
 def test_free_convolutions_are_those_of_the_paper() -> None:
     x, model = scene(Grid.nested(3))
     sensors = Sensors("free", BANDS, free)
@@ -92,3 +111,25 @@ def test_finish_reports_what_was_made() -> None:
     np.testing.assert_allclose(report.residuals["lr"][:2], [[0.5, 0.5], [0.1, 0.1]], atol=1e-5)
     assert float(report.residuals["guide"][2].max()) < 1e-3
     np.testing.assert_array_equal(report.product, report.estimates[-1])
+
+
+def test_stages_of_a_trained_network_are_in_the_units_of_the_observation() -> None:
+    truth, model = scene(Grid.nested(3))
+
+    def module(observation, model, **options):
+        return finish([truth, truth / 2], observation, model, **options)
+
+    network = Network(catalogue.get("gppnn"), BANDS, {}, module, scale=2.0)
+    report = network(model(2 * truth), model, stages=True)
+    np.testing.assert_array_equal(report.product, truth)
+    np.testing.assert_array_equal(report.estimates[0], 2 * truth)
+    np.testing.assert_allclose(report.residuals["lr"][1], 0.5, atol=1e-5)
+
+
+def test_finish_refuses_what_it_cannot_do() -> None:
+    truth, model = scene(Grid.nested(3))
+    with pytest.raises(InputError, match=r"are exact, stages, but exakt, stagse came"):
+        finish([truth], model(truth), model, stagse=True, exakt=True)  # type: ignore[call-arg]
+    unknown = model.replace(operators={"lr": None, "guide": None})
+    with pytest.raises(InputError, match="no operator of the observation model is known"):
+        finish([truth], model(truth), unknown, exact=True)

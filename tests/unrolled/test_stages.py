@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from jfusion.errors import InputError
 from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf
@@ -83,3 +84,41 @@ def test_scan_and_loop_agree(pair) -> None:
     np.testing.assert_allclose(stacked, estimates, atol=1e-6)
     assert estimates.shape == (3, *prior.shape)
     np.testing.assert_array_equal(estimates[-1], loop)
+
+
+class Times(nnx.Module):
+    def __init__(self, k: float) -> None:
+        self.k = k
+
+
+def test_stages_keep_their_own_settings() -> None:
+    """Also those that are no parameters, such as a dilation; where one stage stands for all, they must be alike."""
+    stages = [Times(k) for k in (1.0, 10.0, 100.0)]
+
+    def body(stage, x):
+        return x + stage.k, None
+
+    assert float(run_stages(stages, body, jnp.zeros(()))[0]) == 111
+    for unroll in ("scan", "remat"):
+        with pytest.raises(InputError, match="stage 1 differs from stage 0"):
+            run_stages(stages, body, jnp.zeros(()), unroll)  # type: ignore[arg-type]
+        assert float(run_stages(stages[:1] * 3, body, jnp.zeros(()), unroll)[0]) == 3  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="list of stages is empty"):
+        run_stages([], body, jnp.zeros(()))
+
+
+def test_state_of_a_stage_is_kept_or_refused() -> None:
+    """Moments of batches move and dropout draws anew in a loop; one compiled stage would lose both."""
+    x = jnp.arange(12.0).reshape(4, 3)
+    norms = [nnx.BatchNorm(3, rngs=nnx.Rngs(0)) for _ in range(2)]
+    run_stages(norms, lambda norm, y: (1 + norm(y), None), x)
+    assert all(float(jnp.abs(norm.mean[...]).max()) > 0 for norm in norms)
+    dropout = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
+    _, first = run_stages([dropout], lambda drop, x: (x, drop(x)), x)
+    _, second = run_stages([dropout], lambda drop, x: (x, drop(x)), x)
+    assert not bool((first == second).all())
+    for stage, lost in ((norms[0], "mean"), (dropout, "count")):
+        with pytest.raises(InputError, match=lost):
+            run_stages([stage] * 2, lambda s, x: (s(x), None), x, "scan")
+        stage.eval()
+        run_stages([stage] * 2, lambda s, x: (s(x), None), x, "scan")
