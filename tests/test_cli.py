@@ -174,6 +174,7 @@ def test_uncertainty_is_a_band_and_a_map(pair: tuple[Path, Path], tmp_path: Path
         assert 0 < half.min() < half.max()
     assert readers.read(out).bands == 7
     assert "± of the 90 % interval" in (page / "index.html").read_text()
+    assert json.loads((page / "results.json").read_text())[0]["parameters"] > 0
 
 
 def test_existing_output_is_kept(pair: tuple[Path, Path], tmp_path: Path, capsys) -> None:

@@ -23,7 +23,7 @@ from jfusion.errors import InputError
 from jfusion.files import check_apart, check_output
 from jfusion.inference.meter import measured
 from jfusion.inference.pair import Pair, check_valid, product_outline, product_scene, scale_remark, sensor_model
-from jfusion.inference.run import check_exact, completed, ready, run, trained
+from jfusion.inference.run import check_exact, completed, count_parameters, ready, run, trained
 from jfusion.inference.tiles import Span, Tile, ahead, mosaic, spans, windows
 from jfusion.inference.uncertainty import as_numbers, check_interval, with_half_width
 from jfusion.operators import ObservationModel
@@ -92,6 +92,7 @@ class Fused:
         clipped: samples that did not fit into the output's data type.
         note: how the system came to be ready, and remarks on the pair.
         network: what was trained or loaded, None for other kinds.
+        parameters: of the network or of what was fitted, None for a classical system.
         registration: of the pair, None where it was not registered.
         half_width: of the interval of level ``uncertainty``, ``(height, width)``, the mean over bands in physical
             units, nan where the product is not valid; None where there is none.
@@ -110,6 +111,7 @@ class Fused:
     clipped: int
     note: str
     network: Network | None = None
+    parameters: int | None = None
     registration: Registration | None = None
     half_width: np.ndarray | None = None
     uncertainty: float | None = None
@@ -241,6 +243,7 @@ def fuse(
         clipped=writer.clipped,
         note=done.note,
         network=done.network,
+        parameters=done.parameters,
         registration=done.registration,
         half_width=done.half_width,
         uncertainty=uncertainty,
@@ -253,6 +256,7 @@ class Done(NamedTuple):
     model: ObservationModel
     note: str
     network: Network | None
+    parameters: int | None
     registration: Registration | None = None
     half_width: np.ndarray | None = None
 
@@ -284,7 +288,7 @@ def _whole(
         numbers = as_numbers(half_width, float(np.min(pair.lr.scale)), writer.dtype)
         image = np.concatenate([image, np.where(product.valid, numbers, 0)[..., None]], -1)
     writer.write(0, 0, image, product.mask)
-    return Done(done.model, note, done.network, done.registration, half_width)
+    return Done(done.model, note, done.network, done.parameters, done.registration, half_width)
 
 
 def _windowed(
@@ -317,7 +321,8 @@ def _windowed(
 
     for row, column, tile in mosaic(layout.rows, layout.columns, ratio, counted()):
         writer.write(row, column, lr.digital(tile.image), tile.valid)
-    return Done(model, "; ".join(filter(None, notes)), network)
+    parameters = None if network is None else count_parameters(network.module)
+    return Done(model, "; ".join(filter(None, notes)), network, parameters)
 
 
 @dataclasses.dataclass(frozen=True)

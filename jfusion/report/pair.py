@@ -13,7 +13,6 @@ from jfusion.files import check_folder, check_output
 from jfusion.inference.evaluate import CONVENTIONS, without_reference
 from jfusion.inference.fuse import Fused, Sources, opened, sample
 from jfusion.inference.pair import as_input
-from jfusion.inference.run import count_parameters
 from jfusion.operators import Displaced, ObservationModel
 from jfusion.report.compare import psf_picture, srf_matrix
 from jfusion.report.content import Degradation, SceneSection
@@ -82,7 +81,7 @@ def report_pair(
         family=fused.family,
         protocol={"ratio": ratio, "centre": fused.geometry.centre},
         metrics=values,
-        parameters=None if fused.network is None else count_parameters(fused.network.module),
+        parameters=fused.parameters,
         seconds=fused.seconds,
         peak_memory_mib=fused.peak_memory_mib,
         product=str(fused.output.resolve()),
