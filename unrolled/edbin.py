@@ -45,7 +45,6 @@ Differences from the release:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Unpack
@@ -65,7 +64,7 @@ from jfusion.operators import Grid, Observation, ObservationModel
 from jfusion.operators.grid import prime_factors
 from jfusion.tasks import SPATIOSPECTRAL
 from jfusion.training.losses import mean_absolute_error
-from unrolled.physics import Physics, Sensor, Sensors, back_projections
+from unrolled.physics import Physics, Sensor, Sensors, around, back_projections
 from unrolled.stages import Options, Stages, Unroll, finish, run_stages
 
 NORM = 0.7
@@ -80,15 +79,6 @@ leaky = partial(jax.nn.leaky_relu, negative_slope=0.2)
 def window_of(ratio: int) -> int:
     """Taps of D and of its transpose: half as many again as the ratio, 12 at 8."""
     return ratio + ratio // 2
-
-
-def around(grid: Grid, window: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Padding (before, after) of rows and columns that puts windows around the low-resolution pixels of a grid.
-
-    Between two places the later one is taken; on nested grids this is TensorFlow's "same".
-    """
-    rows, columns = (math.ceil((window - 1) / 2 - centre - 0.5) for centre in grid.centre)
-    return (rows, window - grid.ratio - rows), (columns, window - grid.ratio - columns)
 
 
 def bounded_kernel(kernel: Array, u: Array) -> tuple[Array, Array]:

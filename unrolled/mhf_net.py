@@ -39,7 +39,7 @@ from jfusion.layers.layouts import (
     tensorflow_pointwise_matrix,
     tensorflow_transposed_kernel,
 )
-from jfusion.operators import Grid, Observation, ObservationModel
+from jfusion.operators import Grid, Observation, ObservationModel, SpatialResponse
 from jfusion.operators.grid import prime_factors
 from jfusion.tasks import SPATIOSPECTRAL
 from unrolled.lr_sensor import LrSensor
@@ -217,6 +217,11 @@ class Solution(nnx.Module):
         return self.adjust(x), estimates, residual(x)
 
 
+def norm_bound(spectra: Array) -> Array:
+    """A bound on the squared spectral norm of B: the largest row sum of ``|B B'|``, which needs no factorisation."""
+    return jnp.abs(jnp.matmul(spectra, spectra.T, precision="highest")).sum(1).max()
+
+
 class MHFNet(nnx.Module):
     """CMHF of Xie et al., 2019: for one sensor pair, with A, B and C learned.
 
@@ -227,8 +232,8 @@ class MHFNet(nnx.Module):
         prox_blocks: residual blocks of a proximal network.
         adjust_blocks: residual blocks of the last adjustment.
         physics: see `unrolled.physics`. "free" is the paper's: C is learned, and the U_k stand for its adjoint.
-            Otherwise U_k is ``ratio^2 s_k C' / |B|^2`` with the spectral norm of B and a learned step s_k, 1 at first,
-            which does not overshoot; C is the model's own or a learned kernel.
+            Otherwise U_k is ``ratio^2 s_k C' / b`` with `norm_bound` b of B and a learned step s_k, 1 at first, which
+            does not overshoot; C is the model's own or a learned kernel.
 
     Raises:
         InputError: no such physics.
@@ -248,21 +253,23 @@ class MHFNet(nnx.Module):
         check_physics(physics)
         self.predict = nnx.Param(jnp.zeros((bands.guide, bands.lr)))
         self.spectra = nnx.Param(tf_truncated_normal(rngs.params(), (rank, bands.lr), jnp.float32))
-        if physics == "free":
+        self.sensor = None if physics == "free" else LrSensor(physics, bands)
+        if self.sensor is None:
             self.response = SpatialKernels(bands.ratio)
             features = [bands.guide] * len(factors(bands.ratio))
             self.enlarge = nnx.List([UpSampler(bands.lr, features, bands.ratio, True, rngs) for _ in range(stages - 1)])
         else:
-            self.sensor = LrSensor(physics, bands)
             self.sizes = nnx.Param(jnp.ones(stages - 1))
-        self.free = physics == "free"
         self.solution = Solution(bands.lr, rank, stages, prox_blocks, adjust_blocks, True, rngs)
 
     def solve(self, observation: Observation, model: ObservationModel) -> tuple[Array, list[Array], Array, Array]:
         """Product, estimates, the prediction from the guide, and the last residual."""
         lr, guide = observation["lr"], observation["guide"]
         predicted = jnp.matmul(guide, self.predict[...], precision="highest")
-        residual, enlarge = self._free(lr, guide, model.grid) if self.free else self._linear(lr, model)
+        if self.sensor is None:
+            residual, enlarge = self._free(lr, guide, model.grid)
+        else:
+            residual, enlarge = self._linear(lr, self.sensor.response(model))
         product, estimates, last = self.solution(predicted, self.spectra[...], residual, enlarge)
         return product, estimates, predicted, last
 
@@ -274,12 +281,10 @@ class MHFNet(nnx.Module):
         return lambda x: [x, *self.response(x, grid)][-1] - lr, lambda k, e: self.enlarge[k](e, guides)
 
     def _linear(
-        self, lr: Array, model: ObservationModel
+        self, lr: Array, response: SpatialResponse
     ) -> tuple[Callable[[Array], Array], Callable[[int, Array], Array]]:
         """The same with an operator and its adjoint."""
-        response = self.sensor.response(model)
-        energy = jax.lax.stop_gradient(jnp.linalg.norm(self.spectra[...], 2) ** 2)
-        sizes = self.sizes[...] * model.ratio**2 / energy
+        sizes = self.sizes[...] * response.ratio**2 / jax.lax.stop_gradient(norm_bound(self.spectra[...]))
         return lambda x: response(x) - lr, lambda k, e: sizes[k] * response.T(e)
 
     def __call__(self, observation: Observation, model: ObservationModel, **options: Unpack[Options]) -> Array | Stages:
@@ -289,7 +294,7 @@ class MHFNet(nnx.Module):
             InputError: the physics is exact, and the spatial response is not known.
         """
         product, estimates, predicted, _ = self.solve(observation, model)
-        steps = {} if self.free else {"size": self.sizes[...]}
+        steps = {} if self.sensor is None else {"size": self.sizes[...]}
         return finish([predicted, *estimates, product], observation, model, steps, **options)
 
 

@@ -11,6 +11,7 @@ their adjoints. Here that is one choice of every network:
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -43,12 +44,22 @@ class Sensor(NamedTuple):
 
 def learned_response(psf: LearnedPsf, grid: Grid) -> SpatialResponse:
     """A learned PSF at the place of another grid's pixels, between high-resolution ones by linear interpolation."""
-    kernel = psf_kernel(psf().psf)
+    response = psf()
+    kernel = psf_kernel(response.psf)
     for axis, move in enumerate(np.subtract(grid.shift, psf.grid.shift).tolist()):
         if move:
             kernel = jnp.pad(kernel, [(int(axis == a),) * 2 for a in range(2)])
             kernel = (1 - abs(move)) * kernel + abs(move) * jnp.roll(kernel, -int(np.sign(move)), axis)
-    return dataclasses.replace(psf(), psf=kernel, phase=grid.phase)
+    return dataclasses.replace(response, psf=kernel, phase=grid.phase)
+
+
+def around(grid: Grid, window: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Padding (before, after) of rows and columns that puts windows around the low-resolution pixels of a grid.
+
+    Between two places the later one is taken; on nested grids this is TensorFlow's "same".
+    """
+    rows, columns = (math.ceil((window - 1) / 2 - centre - 0.5) for centre in grid.centre)
+    return (rows, window - grid.ratio - rows), (columns, window - grid.ratio - columns)
 
 
 class LearnedResponses(nnx.Module):

@@ -65,8 +65,7 @@ from jfusion.layers.conv import Conv, ConvTranspose
 from jfusion.layers.init import tf_variance_scaling
 from jfusion.operators import Grid, Observation, ObservationModel
 from jfusion.tasks import SPATIOSPECTRAL
-from unrolled.edbin import around
-from unrolled.physics import Physics, Sensor, Sensors, back_projections
+from unrolled.physics import Physics, Sensor, Sensors, around, back_projections
 from unrolled.stages import Basis, Options, Stages, Unroll, finish, run_stages
 
 Pull = Callable[[Array], Array]

@@ -272,12 +272,17 @@ def cut_off(data: Simulation, region: Region) -> Simulation:
     Raises:
         InputError: see `cut`.
     """
-    spatial, sides = data.model.operators.get("lr"), (region[1] - region[0], region[3] - region[2])
-    if not isinstance(spatial, SpatialResponse) or max(psf_size(spatial.psf)) // 2 >= min(sides):
+    if not explains(data.model, (region[1] - region[0], region[3] - region[2])):
         return cut(data, region)
     part = cut(data._replace(observation={**data.observation, "lr": unexplained(data)}), region)
     lr = part.observation["lr"] + seen(part.model, part.target)
     return part._replace(observation={**part.observation, "lr": lr})
+
+
+def explains(model: ObservationModel, sides: tuple[int, ...]) -> bool:
+    """Whether the spatial response is known and reaches no further than an image of these sides."""
+    spatial = model.operators.get("lr")
+    return isinstance(spatial, SpatialResponse) and max(psf_size(spatial.psf)) // 2 < min(sides)
 
 
 def unexplained(data: Simulation) -> Array:

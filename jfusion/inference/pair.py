@@ -20,7 +20,6 @@ from jfusion.tasks import HYPERSPECTRAL_BANDS
 PSF_REACH = 2
 """How far the PSF of a low-resolution pixel reaches, in such pixels; as far as `jfusion.operators.estimate` lets it."""
 
-
 OTHER_SCALE = 1.5
 """Factor between a guide band and what the tables say of it from which on both images are taken to differ in scale."""
 

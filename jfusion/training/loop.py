@@ -21,9 +21,9 @@ from flax import nnx
 from jfusion.catalogue import Bands, System, Trained
 from jfusion.data.patches import crops, turned_crops
 from jfusion.data.pipeline import loader, stacked
-from jfusion.data.simulate import Simulation, unexplained
+from jfusion.data.simulate import Simulation, explains, unexplained
 from jfusion.errors import InputError, RunError
-from jfusion.operators import Observation, ObservationModel, SpatialResponse, scaled
+from jfusion.operators import Observation, ObservationModel, scaled
 from jfusion.progress import Progress, silent
 from jfusion.training.players import CRITICS, NETWORK, make_players
 from jfusion.training.step import Batch, Devices, PlayerState, TrainState, begin, make_judge, make_step, may_lock, merge
@@ -212,10 +212,11 @@ def train(
             history = _History(**record.get("history", {}))
             best, spent = _best(run, state, history), record.get("seconds", 0.0)
             stack.enter_context(run.writing(done))
-        observing = reads_model(system, sizes or {}) and isinstance(data.model.operators.get("lr"), SpatialResponse)
+        take = turned_crops if turn else crops
+        source = take(data, patch, seed)
+        observing = _reads_model(system, sizes or {}) and explains(data.model, source[0]["target"].shape[:2])
         if observing:
-            data = data._replace(observation={**data.observation, "lr": unexplained(data)})
-        source = turned_crops(data, patch, seed) if turn else crops(data, patch, seed)
+            source = take(data._replace(observation={**data.observation, "lr": unexplained(data)}), patch, seed)
         read = stacked if run is None else loader
         records = read(source, batch, start=done, process=jax.process_index(), processes=jax.process_count())
         stack.callback(records.close)
@@ -280,7 +281,7 @@ def _copied(network: Network, system: System, bands: Bands) -> Any:
     return module
 
 
-def reads_model(system: System, sizes: Mapping[str, Any]) -> bool:
+def _reads_model(system: System, sizes: Mapping[str, Any]) -> bool:
     """Whether a network takes the operators of the observation model, which must then explain the patches it gets."""
     return system.needs_model or sizes.get("physics") == "exact"
 

@@ -236,7 +236,9 @@ def test_failure_is_remembered_by_its_first_step() -> None:
 
 
 def test_a_paced_optimiser_begins_and_ends_at_rest() -> None:
-    falling = lambda steps: optax.sgd(optax.piecewise_constant_schedule(0.1, {steps // 5: 0.5}))  # noqa: E731
+    def falling(steps: int) -> optax.GradientTransformation:
+        return optax.sgd(optax.piecewise_constant_schedule(0.1, {steps // 5: 0.5}))
+
     optimiser = paced(falling, 50, 3.0)
     state, sizes = optimiser.init(jnp.ones(())), []
     for _ in range(51):

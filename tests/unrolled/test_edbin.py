@@ -10,7 +10,8 @@ from learning import every_parameter_learns
 from jfusion.catalogue import Bands
 from jfusion.layers.spectral import spectral_norm
 from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf
-from unrolled.edbin import DBIN, Layer, Reassembly, around, iterating_error, window_of
+from unrolled.edbin import DBIN, Layer, Reassembly, iterating_error, window_of
+from unrolled.physics import around
 
 GRID = Grid(2, (1.0, 0.5))
 BANDS = Bands(5, 2, 2)
