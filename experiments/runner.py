@@ -316,6 +316,8 @@ def trials_on(
     if "folder" in options:
         options = {**options, "folder": options["folder"] / image.name}
     trial = contest.try_system(name, experiment.out, **options)
+    if catalogue.get(name).family == "unrolled":
+        trial = contest.exactly(trial)
     told = [part for part in trial.row.note.split("; ") if not (note and part.startswith("weights of"))]
     row = dataclasses.replace(trial.row, note="; ".join(filter(None, (*told, note))))
     return {**trials, name: dataclasses.replace(trial, row=row)}

@@ -95,10 +95,6 @@ class Contest:
             values = against_reference(product, self.reference, self.model.ratio, self.data_range, self.mask)
         if self.sensors is not None and done.model.known:
             values |= sensor_errors(done.model, self.sensors, self.observation["lr"])
-        if self.reference is not None and done.network is not None and system.family == "unrolled":
-            sensors, _ = completed(system, self.observation, done.model, exact=True)
-            exact = ready(system, done.network, exact=True)(self.observation, sensors)
-            values[PSNR_EXACT] = float(psnr(exact[0], self.reference, data_range=self.data_range, mask=self.mask))
         path = self.write(product, folder, name)
         row = Row(
             scene=self.scene,
@@ -122,6 +118,17 @@ class Contest:
                 file=sys.stderr,
             )
         return Trial(row, product, done)
+
+    def exactly(self, trial: Trial) -> Trial:
+        """The trial of an unrolled network with `PSNR_EXACT` among its metrics; there must be a truth."""
+        system, network = catalogue.get(trial.row.system), trial.run.network
+        model, _ = completed(system, self.observation, trial.run.model, exact=True)
+        exact = ready(system, network, exact=True)(self.observation, model)
+        assert self.reference is not None
+        value = float(psnr(exact[0], self.reference, data_range=self.data_range, mask=self.mask))
+        return dataclasses.replace(
+            trial, row=dataclasses.replace(trial.row, metrics={**trial.row.metrics, PSNR_EXACT: value})
+        )
 
     def write(self, image: np.ndarray, folder: Path, name: str) -> str:
         """Writes an image of the scene and returns its path relative to ``folder``; a reference is written once."""
