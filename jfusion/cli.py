@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
@@ -24,6 +25,12 @@ REGISTRATION = ("affine", "explained", "before")
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
+CACHE_BYTES = 2**30
+"""Of compiled programs that are kept; the least recently used ones go first."""
+
+WORTH_KEEPING = 0.1
+"""Seconds of compilation from which a program is kept."""
+
 
 def cores() -> int:
     """Processor cores that this process may use."""
@@ -38,6 +45,23 @@ def use_all_cores(devices: int | None = None) -> None:
 
     with contextlib.suppress(RuntimeError):  # jax has begun to compute
         jax.config.update("jax_num_cpu_devices", devices or cores())
+
+
+def keep_programs() -> None:
+    """Compiled programs stay in the user's cache for the next command; before jax computes anything.
+
+    JAX_COMPILATION_CACHE_DIR names another folder, or none where it is empty. A cache that cannot be read or written
+    costs time alone.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    import jax
+    from platformdirs import user_cache_path
+
+    jax.config.update("jax_compilation_cache_dir", str(user_cache_path("jfusion", appauthor=False) / "programs"))
+    jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_KEEPING)
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
 
 
 def emit(value: Any) -> None:
@@ -130,6 +154,7 @@ def check_trained(name: str | None) -> None:
 
 def fuse(arguments: argparse.Namespace) -> None:
     use_all_cores()
+    keep_programs()
     from jfusion.files import check_apart, check_folder, check_output
 
     check_output(arguments.output, arguments.overwrite)

@@ -4,6 +4,7 @@ import os
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2".strip()
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = ""  # nothing is left behind, and nothing found
 
 from collections.abc import Iterator
 

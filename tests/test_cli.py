@@ -436,3 +436,40 @@ def test_termination_leaves_nothing(pair: tuple[Path, Path], tmp_path: Path) -> 
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 143
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ms.tif", "pan.tif"]
+
+
+KEEPS = """
+import jax, jax.numpy as jnp
+from jfusion.cli import keep_programs
+keep_programs()
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+print(jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((3, 3))).sum())
+"""
+
+
+def kept(home: Path, **environment: str) -> None:
+    """A process that compiles a program, with its user's cache in ``home``, and says nothing else."""
+    usual = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    environment = {**usual, "XDG_CACHE_HOME": str(home), **environment}
+    done = subprocess.run([sys.executable, "-c", KEEPS], env=environment, capture_output=True, text=True, check=True)
+    assert float(done.stdout) > 0
+    assert not done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the user's cache is not in XDG_CACHE_HOME")
+def test_programs_are_kept(tmp_path: Path) -> None:
+    """A second process finds what the first compiled; a damaged cache, or none, is no trouble; "" asks for none."""
+    kept(tmp_path)
+    programs = sorted((tmp_path / "jfusion" / "programs").glob("*-cache"))
+    assert programs
+    written = [path.stat().st_mtime_ns for path in programs]
+    kept(tmp_path)
+    assert sorted((tmp_path / "jfusion" / "programs").glob("*-cache")) == programs
+    assert [path.stat().st_mtime_ns for path in programs] == written
+    for path in programs:
+        path.write_bytes(path.read_bytes()[:20])
+    kept(tmp_path)
+    (file := tmp_path / "file").touch()
+    kept(file)
+    kept(tmp_path / "none", JAX_COMPILATION_CACHE_DIR="")
+    assert not (tmp_path / "none").exists()

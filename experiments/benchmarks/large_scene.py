@@ -56,14 +56,15 @@ def write_noise(path: Path, size: int, bands: int, pixel: float) -> None:
             dataset.write(strip[:, :height], window=Window(0, row, size, height))
 
 
-def measured(command: list[str]) -> tuple[float, float]:
-    """Seconds and peak of resident memory in MiB of a command.
+def measured(command: list[str], cache: Path) -> tuple[float, float]:
+    """Seconds and peak of resident memory in MiB of a command whose user's cache is the folder ``cache``.
 
     Raises:
         RunError: it failed.
     """
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
     said = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
@@ -76,7 +77,9 @@ def commands(scene: Scene, pan: Path, ms: Path, out: Path) -> dict[str, list[str
     """The commands that are compared, all of which write the file ``out``."""
     ours = [sys.executable, "-m", "jfusion.cli", "fuse", str(ms), str(pan), str(out), "--system"]
     made = {f"jfusion fuse --system {system}": [*ours, system] for system in scene.systems}
-    made[f"jfusion fuse --system {scene.systems[0]} --no-cog"] = [*ours, scene.systems[0], "--no-cog"]
+    first = scene.systems[0]
+    made[f"jfusion fuse --system {first} --no-cog"] = [*ours, first, "--no-cog"]
+    made[f"jfusion fuse --system {first}, never compiled before"] = ["env", "JAX_COMPILATION_CACHE_DIR=", *ours, first]
     if shutil.which("gdal_pansharpen.py"):
         sharpen = ["gdal_pansharpen.py", str(pan), str(ms), str(out), "-threads", "ALL_CPUS"]
         for option in ("COMPRESS=DEFLATE", "NUM_THREADS=ALL_CPUS"):
@@ -92,9 +95,10 @@ def measure(scene: Scene, rounds: int) -> dict[str, list[tuple[float, float]]]:
     Raises:
         RunError: a command failed.
     """
-    idle = measured([sys.executable, "-c", IDLE])[1]
     with tempfile.TemporaryDirectory() as name:
         pan, ms, out = (Path(name) / f"{file}.tif" for file in ("pan", "ms", "out"))
+        cache = Path(name) / "cache"
+        idle = measured([sys.executable, "-c", IDLE], cache)[1]
         write_noise(pan, scene.size, 1, 1.0)
         write_noise(ms, scene.size // scene.ratio, scene.bands, float(scene.ratio))
         rivals = commands(scene, pan, ms, out)
@@ -102,7 +106,7 @@ def measure(scene: Scene, rounds: int) -> dict[str, list[tuple[float, float]]]:
         for _ in range(rounds):
             for name, command in rivals.items():
                 out.unlink(missing_ok=True)
-                seconds, peak = measured(command)
+                seconds, peak = measured(command, cache)
                 turns[name].append((seconds, peak - idle))
     return turns
 

@@ -186,7 +186,8 @@ def scene(settings: Scene, rounds: int) -> Section:
     text = (
         f"Whole commands, {settings.bands} bands, {settings.size} x {settings.size} pan pixels, ratio "
         f"{settings.ratio}. Ours writes a cloud-optimised GeoTIFF, with --no-cog a plain one as GDAL does without -of "
-        "COG. Goal: at most 1.2 x GDAL with Brovey, which is what GDAL computes, for the same kind of file."
+        "COG. In the first round nothing is compiled; in the others the programs of the first are in the user's cache. "
+        "Goal: at most 1.2 x GDAL with Brovey, which is what GDAL computes, for the same kind of file."
     )
     if not theirs:
         text += " GDAL's programs are not installed, so there is nothing to compare with."

@@ -162,10 +162,10 @@ def test_bad_settings_are_refused(tmp_path: Path) -> None:
 def test_gdal_takes_part_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     scene, files = large_scene.Scene(systems=("gsa",)), (Path("pan.tif"), Path("ms.tif"), Path("out.tif"))
     monkeypatch.setattr(large_scene.shutil, "which", lambda program: None)
-    ours = ["jfusion fuse --system gsa", "jfusion fuse --system gsa --no-cog"]
+    ours = [f"jfusion fuse --system gsa{more}" for more in ("", " --no-cog", ", never compiled before")]
     assert list(large_scene.commands(scene, *files)) == ours
     monkeypatch.setattr(large_scene.shutil, "which", lambda program: program)
-    assert len(large_scene.commands(scene, *files)) == 4
+    assert len(large_scene.commands(scene, *files)) == 5
 
 
 def test_a_large_scene_against_gdal(monkeypatch: pytest.MonkeyPatch) -> None:
