@@ -12,7 +12,8 @@ what lies behind its last checkpoint: the same command goes on, and what is fini
 less than five minutes is repeated with two more seeds, when all others are done.
 
 ``out`` gets a folder and a log a run; ``FAMILY.md``, the tables with the commands, anew after each run; and at the end
-``FAMILY.html`` with the pictures.
+``FAMILY.html`` with the pictures. The two JSON files of a finished run are enough for the tables: copied into ``out``,
+those under ``docs/results`` count as finished, and the page leaves out their pictures.
 """
 
 from __future__ import annotations
@@ -388,14 +389,16 @@ class Scene:
         ]
 
     def section(self, out: Path) -> SceneSection:
-        """What the page, which lies in ``out``, says."""
+        """What the page, which lies in ``out``, says; it shows the products whose files are there."""
         results, test, outline = self.finished(), self.where.test, self.where.outline
         found = entries([result for _, result in results], self.rows())
         files: dict[str, Path] = {}
         for folder, rows in [(self.classical, self.rows()), *((run.experiment.out, r.rows) for run, r in results)]:
             for row in rows:
-                files.setdefault(row.system, folder / row.product)
-        unrolled = next((entry.row.system for entry in found if entry.row.family == "unrolled"), "")
+                if (product := folder / row.product).exists():
+                    files.setdefault(row.system, product)
+        shown = [entry.row for entry in found if entry.row.system in files]
+        unrolled = next((row.system for row in shown if row.family == "unrolled"), "")
         best = next((run for run, _ in results if run.system == unrolled), None)
         return SceneSection(
             title=self.where.name + ", blind" * self.blind,
@@ -403,13 +406,13 @@ class Scene:
             facts=facts(outline, ratio=test.model.ratio),
             inputs={key: np.asarray(observed[0]) for key, observed in test.observation.items()},
             rgb=outline.rgb_bands(),
-            products={entry.row.system: readers.read(files[entry.row.system]).physical() for entry in found},
+            products={row.system: readers.read(files[row.system]).physical() for row in shown},
             reference=self.where.reference,
             wavelengths=outline.wavelengths,
             rows=[with_note(entry) for entry in found],
             stages=stages_of(best, self.where) if best else (),
             stages_system=unrolled,
-            downloads=[(e.row.system, files[e.row.system].relative_to(out).as_posix()) for e in found],
+            downloads=[(row.system, files[row.system].relative_to(out).as_posix()) for row in shown],
             unit=self.where.unit,
         )
 

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -170,7 +171,7 @@ def test_a_script_that_a_kill_left_at_work_is_waited_for(tmp_path: Path, monkeyp
 
 
 def test_smoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One run in its process, tables, page with its stages; then nothing is left to do."""
+    """One run in its process, tables, page with its stages; then nothing is left to do, nor where its record is."""
     settings = Settings(systems=("sun",), scenes=("jasper_ridge",), out=tmp_path / "out", smoke=True)
     protocol = {"sun": compare.short(100)}
     tables = compare.compare(settings, protocol).read_text()
@@ -185,6 +186,14 @@ def test_smoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(compare, "attempt", lambda run: pytest.fail(f"{run.name} ran again"))
     assert compare.compare(settings, protocol).read_text() == tables
+
+    run, elsewhere = "sun-jasper_ridge-0", tmp_path / "records"
+    (elsewhere / run).mkdir(parents=True)
+    for name in ("experiment.json", "results.json"):
+        shutil.copy(settings.out / run / name, elsewhere / run / name)
+    assert sun in compare.compare(dataclasses.replace(settings, out=elsewhere), protocol).read_text().splitlines()
+    assert 'href="sun-' not in (elsewhere / "unrolled.html").read_text()
+
     with pytest.raises(InputError, match="another protocol"):
         compare.compare(dataclasses.replace(settings, smoke=False, systems=("tsfn",)))
 
