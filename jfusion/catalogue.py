@@ -159,7 +159,7 @@ class Trained:
     Attributes:
         network: builds the module, ``network(bands, rngs=rngs, **sizes)``; sizes default to the paper's. The module is
             called as ``module(observation, model)``.
-        loss: ``loss(module, observation, model, target)``, a scalar; also what held-out images are judged by.
+        loss: ``loss(module, observation, model, target)``, a scalar.
         recipe: of the paper.
         initialise: sets parameters from the training data, ``initialise(module, observation, model, target)``, in
             place, before the first step; None where the paper starts from random parameters.
@@ -169,7 +169,7 @@ class Trained:
         adversary: what the network is trained against; its loss then takes the place of ``loss`` in training.
         stochastic: the loss of a training step where that draws numbers (noise, sensors),
             ``stochastic(module, observation, model, target, key)``; the key is another one at each step and the same on
-            all devices. ``loss`` then only judges held-out images.
+            all devices. It takes the place of ``loss``.
         any_bands: whether the parameters do not depend on the bands nor on the ratio, so that a trained network serves
             any pair.
         originals: published weights that `jfusion.training.originals.published` puts into the module.

@@ -152,7 +152,8 @@ def train(
         budget: seconds, of all sittings together and with compilation, after which training ends early; the learning
             rate then ends where it is. There is at least one step.
         progress: called every few steps.
-        validation: pairs with truth from another region, on which the best step is chosen by the system's loss.
+        validation: pairs with truth from another region; the best step is that of the product with the lowest root mean
+            square error there, whatever the system learns by.
         start: a trained network of the system whose parameters training starts from, in its sizes and its units; it
             counts as step 0 where the best step is chosen.
         every: steps between two checkpoints, and between two looks at ``validation``.
@@ -227,7 +228,7 @@ def train(
             devices = devices.one()
             step = make_step(players, devices, recipe.parts, recipe.dtype, observing)
         state, model = devices.replicate((state, data.model))
-        judge = make_judge(players[NETWORK], method.loss, devices)
+        judge = make_judge(players[NETWORK], devices)
         if first is not None and held_out is not None and history.best_step == 0:
             best, history.best = first, judge(first, held_out, held_out_model)
         batches = devices.prefetch(chain([example], batches))

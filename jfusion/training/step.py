@@ -345,10 +345,8 @@ def may_lock(step: Any, devices: Devices, state: TrainState, batch: Batch, model
     return shared and "lapack" in step.lower(state, batch, model).as_text()
 
 
-def make_judge(
-    player: Player, loss: Callable[[Any, Observation, ObservationModel, Array], Array], devices: Devices
-) -> Callable[[PlayerState, Batch, ObservationModel], float]:
-    """``judge(state, images, model)``: the mean over all images, however many, of the loss of each.
+def make_judge(player: Player, devices: Devices) -> Callable[[PlayerState, Batch, ObservationModel], float]:
+    """``judge(state, images, model)``: the root mean square error of the products of all images, however many.
 
     Images are shared out over the devices; what is added to make the shares even weighs nothing. Every process is given
     all of the images.
@@ -358,12 +356,12 @@ def make_judge(
     def parallel(state: PlayerState, images: Batch, weights: Array, model: ObservationModel) -> Array:
         def one(image: Batch) -> Array:
             alone = jax.tree.map(lambda x: x[None], image)
-            return loss(merge(player, state), alone.observation, model, alone.target)
+            return jnp.mean((merge(player, state)(alone.observation, model) - alone.target) ** 2)
 
         values = lax.map(one, images)
         # a padded image may give anything, also a value that is not finite
         total = lax.psum(jnp.where(weights > 0, values, 0).sum(), AXIS)
-        return total / lax.psum(weights.sum(), AXIS)
+        return jnp.sqrt(total / lax.psum(weights.sum(), AXIS))
 
     def judge(state: PlayerState, images: Batch, model: ObservationModel) -> float:
         count, size = len(devices.devices), len(images.target)

@@ -64,11 +64,11 @@ def eight() -> dict[str, float]:
         mapped = jax.jit(jax.shard_map(make_body(players), mesh=mesh, check_vma=False, **specs))
         found["shard_map"] = toys.furthest(alone, mapped(begin(players, modules), whole, data.model)[0].players)
         five = jax.tree.map(lambda x: x[:5], whole)
-        judge = make_judge(players[NETWORK], method.loss, all_eight)
+        judge = make_judge(players[NETWORK], all_eight)
         judged = judge(begin(players, modules).players[NETWORK], five, data.model)
         module.eval()
         errors = (module(five.observation, data.model) - five.target) ** 2
-        found["five_judged_on_eight"] = abs(judged - float(errors.mean()))
+        found["five_judged_on_eight"] = abs(judged - float(errors.mean()) ** 0.5)
     return found
 
 
