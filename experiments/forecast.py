@@ -29,10 +29,10 @@ from typing import Any, Literal
 
 import jax
 
+from jfusion.catalogue import DType
 from jfusion.operators import ObservationModel
 from jfusion.training.step import Batch, Devices, Player, begin, make_step
 
-DType = Literal["float32", "bfloat16"]
 Scaling = Literal["strong", "weak"]
 
 

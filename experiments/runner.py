@@ -150,8 +150,10 @@ def settings(experiment: Experiment, name: str) -> dict[str, Any]:
               "folder": experiment.out / "training", "resume": experiment.resume}  # fmt: skip
     if isinstance(method, Fitted):
         return {**common, "effort": 1.0 if experiment.steps is None else experiment.steps / method.steps}
+    used = dataclasses.asdict(experiment)
     return {
         **common,
+        "configuration": {name: used[name] for name in ("data", "protocol", "learn", "blind", "validate")},
         "steps": experiment.steps,
         "patch": experiment.patch,
         "batch": experiment.batch,

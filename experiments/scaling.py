@@ -27,11 +27,11 @@ import tyro
 from rich.console import Console
 from rich.markdown import Markdown
 
-from experiments.forecast import CHIPS, DType, Scaling, Work, analysed, forecasts
+from experiments.forecast import CHIPS, Scaling, Work, analysed, forecasts
 from experiments.places import place
 from experiments.runner import revision
 from jfusion import catalogue
-from jfusion.catalogue import Bands, Recipe, System, Trained
+from jfusion.catalogue import Bands, DType, Recipe, System, Trained
 from jfusion.cli import answered, cores, use_all_cores
 from jfusion.data.patches import Crops, crops
 from jfusion.data.pipeline import stacked
@@ -265,8 +265,9 @@ def assumptions(dtype: DType, utilisation: float, work: Sequence[Work]) -> list[
     said = [
         "A forecast is not a measurement: seconds = max(flops / (peak x utilisation), traffic / bandwidth) + "
         "2 (n - 1) / n x gradient / link.",
-        f"{dtype} computation, float32 parameters and gradients; utilisation {utilisation:g} of the peak; all of the "
-        "bandwidth of memory and links, whose sources are in experiments/forecast.py.",
+        f"{dtype} computation, float32 parameters, gradients and operators of the observation model; utilisation "
+        f"{utilisation:g} of the peak; all of the bandwidth of memory and links, whose sources are in "
+        "experiments/forecast.py.",
         "Communication overlaps nothing. Latency of links, dispatch and loading of data are left out, so that small "
         "steps on many chips come out too fast.",
         "Flops, traffic and memory are those of the program that XLA compiles for this machine. Held against what the "

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from flax import nnx
 
 Family = Literal["classical", "cnn", "gan", "transformer", "unrolled", "prior"]
+DType = Literal["float32", "bfloat16"]
 
 Fusion = Callable[[Observation, ObservationModel], Array]
 """A system that is ready to work: ``product = system(observation, model)``."""
@@ -76,7 +77,8 @@ class Recipe:
         parts: pieces that a batch is computed in, one after the other, to save memory.
         average: decay of an exponential moving average of the parameters, which the trained network then uses; 0 for
             none.
-        dtype: of computation, "float32" or "bfloat16"; parameters and the loss are float32 all the same.
+        dtype: of computation, "float32" or "bfloat16"; parameters and the loss are float32 all the same, and so are
+            operators of the observation model and what is computed of their results.
         turn: whether patches are turned and mirrored at random.
     """
 
@@ -88,7 +90,7 @@ class Recipe:
     groups: dict[str, Callable[[int], optax.GradientTransformation]] = dataclasses.field(default_factory=dict)
     parts: int = 1
     average: float = 0.0
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: DType = "float32"
     turn: bool = False
 
 

@@ -25,7 +25,7 @@ from jfusion.layers.init import normal
 from jfusion.layers.responses import Constraint
 from jfusion.operators import Grid, Identity, Observation, ObservationModel, SpatialResponse
 from jfusion.operators.linear import LinearOperator
-from priors.degradation import Degradation, unknown_parts
+from priors.degradation import Degradation, on_logits, unknown_parts
 from priors.fit import Loss, Run, Schedule, Stage, one_by_one
 from priors.pair import Pair
 
@@ -208,7 +208,7 @@ def fitter(build: Callable[..., nnx.Module], stage: Stage) -> Fitter:
             degradation = Degradation(model, bands, constraints, support, size)
             return build(pair, degradation, rngs=nnx.Rngs(key), **sizes)
 
-        fitted = run(made, pair, (stage,))
+        fitted = run(made, pair, (on_logits(stage) if constrained else stage,))
         product, estimated = fitted.output[:2]
         return Fit(product * scale, estimated if unknown_parts(model) else model, fitted.losses)
 

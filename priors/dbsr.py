@@ -21,7 +21,7 @@ from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
 from jfusion.layers.untrained import MirroredConv, Norm, NormedConv, activate
 from jfusion.operators import Grid, Observation, ObservationModel, upsample
 from jfusion.tasks import SPATIOSPECTRAL
-from priors.degradation import WIDE, Degradation, unknown_parts
+from priors.degradation import WIDE, Degradation, on_logits, unknown_parts
 from priors.fit import Run, Schedule, Stage, one_by_one
 from priors.held import Held, hold
 from priors.pair import Pair, mean_l1
@@ -218,10 +218,9 @@ SPECTRAL = Stage(spectral_loss, 2000, Schedule(5e-4), trainable=("spectral",))
 MAPPED = hold(mapped=_mapped, blurred=_blurred)
 SPATIAL = Stage(spatial_loss, 32_000, Schedule(5e-4), trainable=("spatial",))
 CODE = hold(code=_code)
-IMAGE = Stage(
-    image_loss, 5001, falling, trainable=("generator", "degradation"), rates=(("degradation", 1.1e-2 / 1.2e-3),)
+IMAGE = on_logits(
+    Stage(image_loss, 5001, falling, trainable=("generator", "degradation"), rates=(("degradation", 1.1e-4 / 1.2e-3),))
 )
-"""A step of a logit changes a weight by that times the weight, about 1/100: the release's rate is 1.1e-4."""
 
 
 def epochs(stage: Stage, extent: tuple[int, ...], side: int) -> Stage:

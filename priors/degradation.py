@@ -14,6 +14,7 @@ from jfusion.errors import InputError
 from jfusion.layers.responses import Constraint, LearnedPsf, LearnedSrf, Weights
 from jfusion.operators import Grid, ObservationModel, SpectralResponse, psf_kernel
 from jfusion.operators.linear import LinearOperator
+from priors.fit import Stage
 
 PsfForm = Literal["pixel", "overlapping", "wide", "mean"]
 SrfForm = Literal["dense", "support", "started", "fixed"]
@@ -21,6 +22,19 @@ R = TypeVar("R", LearnedPsf, LearnedSrf)
 
 WIDE = 32
 """Taps a side of a PSF of the form "wide"."""
+
+LOGITS = 100.0
+"""Rate of a logit for that of a weight: a step of a logit changes a weight by that times the weight, about 1/100."""
+
+
+def on_logits(stage: Stage) -> Stage:
+    """A stage of a release, which learns operators as plain weights, for operators kept on the simplex by softmax.
+
+    At the release's own rate they would hardly leave their start.
+    """
+    rates = dict(stage.rates)
+    rates["degradation"] = LOGITS * rates.get("degradation", 1)
+    return dataclasses.replace(stage, rates=tuple(rates.items()))
 
 
 def unknown_parts(model: ObservationModel) -> tuple[str, ...]:

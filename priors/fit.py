@@ -296,7 +296,7 @@ def fit(
         effort: scales the steps of every stage; each has at least one.
         budget: seconds for the whole. A stage may use its share, by steps, of what is left; its schedule is shortened
             to that and not cut off.
-        progress: called after each loop.
+        progress: called before the first loop, with the steps that are planned, and after each.
         stopping: ends stages early.
         restore: gives the state of an interrupted fit with the same arguments to go on from; called once.
         save: called after each loop with the state.
@@ -327,6 +327,8 @@ def fit(
         return FitState(number, earlier, iterate, totals[number], math.inf, 0, params, [])
 
     state = None if restore is None else restore(begin)
+    if state is None:
+        progress(0, sum(totals), {})
     for number in range(state.stage if state else 0, len(stages)):
         graphdef, params, _ = stages[number].split(module)
         program = Program(graphdef, stages[number], ensemble)

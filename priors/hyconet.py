@@ -124,8 +124,9 @@ HYCONET = System(
     "softmax stands alone, without the ReLU before it, which keeps every abundance away from 0; under it the "
     "sum-to-one term of the release is 0 and is left out. The sparsity term compares each endmember's mean abundance "
     "with 0.01; softmaxes make the target of the release uniform. Learned PSF and responses are kept on the simplex "
-    "by softmax (constrained=False: clamped as released). Known operators are used as they are. Without a given "
-    "support every band is eligible for the response. The pair is scaled to a largest magnitude of one.",
+    "by softmax, at a hundred times the rate, which acts on logits (constrained=False: clamped as released, but that "
+    "the sum that responses are divided by has its gradient, too). Known operators are used as they are. Without a "
+    "given support every band is eligible for the response. The pair is scaled to a largest magnitude of one.",
     parameters=(456_084, Bands(103, 4, 4)),
     local=None,
 )

@@ -195,10 +195,11 @@ NONREGSRNET = System(
     differences="The displacement is signed and starts at zero: its last layer is a bare convolution, where the "
     "release normalises and rectifies it, so that only positive displacements exist and the field always varies "
     "(signed=False; four parameters more). The correlation is divided by the number of values that it sums, as the "
-    "release's is not. Learned PSF and responses are kept on the simplex by softmax (constrained=False: clamped as "
-    "released). Known operators are used as they are; where the PSF differs between bands, abundances see its mean. "
-    "Without a given support every band is eligible for the response. The pair is scaled to a largest magnitude of "
-    "one.",
+    "release's is not. Learned PSF and responses are kept on the simplex by softmax, at a hundred times the rate, "
+    "which acts on logits (constrained=False: clamped as released, but that the sum that responses are divided by has "
+    "its gradient, too). Known operators are used as they are; where the PSF differs between bands, abundances see its "
+    "mean. Without a given support every band is eligible for the response. The pair is scaled to a largest magnitude "
+    "of one.",
     parameters=(2_078_832, Bands(191, 6, 4)),
     local=None,
 )

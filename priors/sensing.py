@@ -53,5 +53,4 @@ def project_sensors(module: Projected) -> None:
 
 
 SIMPLEX_SENSORS = Stage(sensing_loss, 5000, Schedule(5e-3), trainable=("degradation",))
-"""Finds operators kept on the simplex by softmax: a step of a logit changes a weight by that times the weight, which is
-about 1/100."""
+"""Finds operators kept on the simplex by softmax; for the rate see `priors.degradation.LOGITS`."""

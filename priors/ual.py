@@ -32,7 +32,7 @@ from jfusion.operators.linear import LinearOperator
 from jfusion.operators.psf import gaussian_profile
 from jfusion.operators.spatial import psf_size
 from jfusion.tasks import SPATIOSPECTRAL
-from priors.degradation import WIDE, Degradation, unknown_parts
+from priors.degradation import WIDE, Degradation, on_logits, unknown_parts
 from priors.fit import ADAM, Run, Schedule, Stage, one_by_one
 from priors.held import Held, hold
 from priors.pair import Pair, mean_l1
@@ -303,15 +303,16 @@ def fusion_stage(width: int) -> Stage:
 
 
 FUSED = hold(fused=_fused)
-ADAPTATION = Stage(
-    adaptation_loss,
-    1500,
-    Schedule(9e-5),
-    optimiser=DECAYED_ADAM,
-    trainable=("adaptor", "degradation"),
-    rates=(("degradation", 1e-2 / 9e-5),),
+ADAPTATION = on_logits(
+    Stage(
+        adaptation_loss,
+        1500,
+        Schedule(9e-5),
+        optimiser=DECAYED_ADAM,
+        trainable=("adaptor", "degradation"),
+        rates=(("degradation", 1e-4 / 9e-5),),
+    )
 )
-"""A step of a logit changes a weight by that times the weight, about 1/100: the release's rate is 1e-4."""
 
 
 @one_by_one

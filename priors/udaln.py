@@ -21,7 +21,7 @@ from jfusion.layers.responses import Constraint
 from jfusion.operators import Observation, ObservationModel
 from jfusion.tasks import SPATIOSPECTRAL
 from priors.coupled import over_bands
-from priors.degradation import Degradation, unknown_parts
+from priors.degradation import Degradation, on_logits, unknown_parts
 from priors.fit import Run, Schedule, Stage, one_by_one
 from priors.pair import Pair, mean_l1
 
@@ -117,7 +117,8 @@ def fit_udaln(
     def build(key: Array) -> Udaln:
         return Udaln(bands, Degradation(model, bands, constraints, support, size), rngs=nnx.Rngs(key))
 
-    fitted = run(build, pair, STAGES[1:] if known else STAGES)
+    stages = tuple(map(on_logits, STAGES)) if constrained else STAGES
+    fitted = run(build, pair, stages[1:] if known else stages)
     product, estimated = fitted.output
     return Fit(product * scale, model if known else estimated, fitted.losses)
 
@@ -144,11 +145,11 @@ UDALN = System(
         note="Adam; 20,000 steps on B and R at 1e-3 (linear to 0 from 10,000), 30,000 on G at 1e-3 (from 20,000), "
         "15,000 on all at 6e-5 (from 5,000).",
     ),
-    differences="Learned PSF and responses are kept on the simplex by softmax (constrained=False: as released, where "
-    "responses may turn negative). Without a given support every band is eligible and the response "
-    "starts flat. Known operators are used as they are, whatever their size; on grids that are not nested the learned "
-    "PSF has 2 ratio + 1 taps a side. Adam's moments start afresh with each stage. The pair is scaled to a largest "
-    "magnitude of one.",
+    differences="Learned PSF and responses are kept on the simplex by softmax, at a hundred times the rate, which acts "
+    "on logits (constrained=False: as released, where responses may turn negative). Without a given support every band "
+    "is eligible and the response starts flat. Known operators are used as they are, whatever their size; on grids "
+    "that are not nested the learned PSF has 2 ratio + 1 taps a side. Adam's moments start afresh with each stage. The "
+    "pair is scaled to a largest magnitude of one.",
     parameters=(2206, Bands(46, 8, 5)),
     local=None,
 )

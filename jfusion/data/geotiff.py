@@ -199,7 +199,7 @@ def open_writer(
 
 def _dtype(name: Any) -> np.dtype:
     try:
-        return np.dtype(name)
+        return np.dtype(name).newbyteorder("=")
     except TypeError as error:
         raise InputError(f"there is no data type {name!r}; choose one such as uint16 or float32.") from error
 
@@ -260,6 +260,7 @@ def _profile(outline: Scene, dtype: np.dtype) -> dict[str, Any]:
         "blockxsize": size,
         "blockysize": size,
         "interleave": "band",
+        "photometric": "minisblack",  # GDAL takes three bands of bytes for a picture, and a fourth for its alpha
         "bigtiff": "IF_SAFER",
     }
 

@@ -186,6 +186,8 @@ def run(
             observation = given | {"lr": in_place(given, displaced(model, found.displacement))}
             moved = shown(found.displacement, valid)
             valid = moved if valid is None else moved & valid
+            if uncertainty is not None:
+                check_interval(system, valid.shape, model.ratio, uncertainty, valid)
         model, note = completed(system, observation, model, estimating, exact, valid)
         if found is not None and system.displaced:
             observation, model = given, displaced(model, found.displacement)

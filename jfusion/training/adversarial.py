@@ -71,7 +71,10 @@ def batch_mean(x: Array) -> Array:
 
 
 def per_image(key: Array, images: int) -> Array:
-    """Random keys ``(images,)`` for this device's share of the batch, the same on one device and on many."""
+    """Random keys ``(images,)`` for this device's share of the batch, the same on one device and on many.
+
+    Of a share that is computed in parts each has keys of its own, which depend on the number of devices.
+    """
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(_position() * images + jnp.arange(images))
 
 

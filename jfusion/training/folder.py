@@ -120,7 +120,14 @@ class Run:
 
     @contextmanager
     def writing(self, after: int) -> Iterator[None]:
-        """While figures are written and SIGTERM waits for the end of a step; ``after`` is the step gone on from."""
+        """While figures are written and SIGTERM waits for the end of a step, or of the work.
+
+        Args:
+            after: the step gone on from.
+
+        Raises:
+            SystemExit: with code 143, where SIGTERM came too late for `after` to obey it.
+        """
         ours = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
 
         def tell(number: int, frame: Any) -> None:
@@ -137,6 +144,8 @@ class Run:
             self._scalars = None
             if ours:
                 signal.signal(signal.SIGTERM, before)
+        if self._told:
+            raise SystemExit(TERMINATED)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jfusion.catalogue import Bands, System, Trained
+from jfusion.catalogue import Bands, DType, System, Trained
 from jfusion.data.patches import crops, turned_crops
 from jfusion.data.pipeline import loader, stacked
 from jfusion.data.simulate import Simulation, explains, unexplained
@@ -124,6 +124,7 @@ def train(
     steps: int | None = None,
     patch: int | None = None,
     batch: int | None = None,
+    dtype: DType | None = None,
     turn: bool | None = None,
     pace: float | None = None,
     budget: float | None = None,
@@ -146,14 +147,14 @@ def train(
         data: pairs with truth, with their observation model.
         seed: of the parameters, the patches and all else that is random.
         sizes: constructor arguments of the network, the paper's by default; those of the critics under "critics".
-        steps, patch, batch, turn: in place of the recipe's.
+        steps, patch, batch, dtype, turn: in place of the recipe's.
         pace: for runs much shorter than the paper's, in place of its schedule: learning rates rise to this many times
             the recipe's first ones over the first steps and fall to zero at the last.
         budget: seconds, of all sittings together and with compilation, after which training ends early; the learning
             rate then ends where it is. There is at least one step.
         progress: called every few steps.
-        validation: pairs with truth from another region; the best step is that of the product with the lowest root mean
-            square error there, whatever the system learns by.
+        validation: pairs with truth from another region, which must not overlap that of ``data``; the best step is that
+            of the product with the lowest root mean square error there, whatever the system learns by.
         start: a trained network of the system whose parameters training starts from, in its sizes and its units; it
             counts as step 0 where the best step is chosen.
         every: steps between two checkpoints, and between two looks at ``validation``.
@@ -183,6 +184,7 @@ def train(
     if method.initialise is not None and start is None:
         method.initialise(module, data.observation, data.model, data.target)
     steps, patch, batch = steps or recipe.steps, patch or recipe.patch, batch or recipe.batch
+    dtype = dtype or recipe.dtype
     turn = recipe.turn if turn is None else turn
     players, modules = make_players(method, module, bands, steps, seed, sizes or {}, pace)
     devices = Devices.of(batch, recipe.parts)
@@ -202,8 +204,9 @@ def train(
 
             settings = {
                 "system": system.name, "bands": dataclasses.asdict(bands), "sizes": sizes or {}, "seed": seed,
-                "steps": steps, "patch": patch, "batch": batch, "parts": recipe.parts, "dtype": recipe.dtype,
+                "steps": steps, "patch": patch, "batch": batch, "parts": recipe.parts, "dtype": dtype,
                 "average": recipe.average, "turn": turn, "pace": pace, "data": _digest(data),
+                "observation model": name_of(*jax.tree.leaves(data.model)), "arrays of the state": _shapes(state),
                 "validation": validation and _digest(validation), "experiment": configuration or {},
             }  # fmt: skip
             if first is not None:
@@ -223,10 +226,10 @@ def train(
         stack.callback(records.close)
         batches = _batches(records)
         example = next(batches)
-        step = make_step(players, devices, recipe.parts, recipe.dtype, observing)
+        step = make_step(players, devices, recipe.parts, dtype, observing)
         if may_lock(step, devices, state, devices.share(example), data.model):
             devices = devices.one()
-            step = make_step(players, devices, recipe.parts, recipe.dtype, observing)
+            step = make_step(players, devices, recipe.parts, dtype, observing)
         state, model = devices.replicate((state, data.model))
         judge = make_judge(players[NETWORK], devices)
         if first is not None and held_out is not None and history.best_step == 0:
@@ -306,6 +309,13 @@ def _batches(records: Iterator[dict[str, np.ndarray]]) -> Iterator[Batch]:
 def _digest(data: Simulation) -> str:
     """A short name for the very values of some pairs."""
     return name_of(*(data.observation[name] for name in sorted(data.observation)), data.target)
+
+
+def _shapes(state: TrainState) -> str:
+    """A short name for the arrays of a state, which the parameters of network, critics and optimisers decide."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    told = (f"{jax.tree_util.keystr(path)} {x.shape} {x.dtype}" for path, x in leaves)
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
 
 def name_of(*arrays: Any) -> str:

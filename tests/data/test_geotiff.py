@@ -72,6 +72,14 @@ def test_round_trip(changes, cog, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["place.tif"]
 
 
+@pytest.mark.parametrize("cog", [True, False])
+@pytest.mark.parametrize("bands", [3, 4, 5])
+def test_no_band_of_bytes_becomes_alpha(bands, cog, tmp_path):
+    image = np.arange(6 * 5 * bands, dtype=np.uint8).reshape(6, 5, bands)
+    geotiff.write(tmp_path / "place.tif", Scene(image), cog=cog)
+    np.testing.assert_array_equal(readers.read(tmp_path / "place.tif").image, image)
+
+
 @pytest.mark.parametrize("nodata", [0.0, None])
 def test_mask_survives_with_and_without_nodata(nodata, tmp_path):
     mask = np.ones((6, 5), bool)

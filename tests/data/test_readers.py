@@ -7,6 +7,8 @@ import rasterio
 import scipy.io
 import tiny_files as files
 from affine import Affine
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 from tiny_files import IMAGE, TRANSFORM
 
 from jfusion.data import geotiff, readers
@@ -239,6 +241,14 @@ def _huge_hdf5(folder):
     return path
 
 
+def _control_points(folder):
+    path = _raw_tiff(folder, np.ones((1, 4, 4), np.uint8))
+    corners = [GroundControlPoint(row, column, 5e5 + column, 5e6 - row) for row, column in ((0, 0), (0, 4), (4, 0))]
+    with rasterio.open(path, "r+") as dataset:
+        dataset.gcps = corners, CRS.from_epsg(32633)
+    return path
+
+
 BAD_FILES = [
     (lambda folder: folder / "missing.tif", "There is no file"),
     (lambda folder: folder, "is not a file"),
@@ -271,6 +281,7 @@ BAD_FILES = [
     (lambda folder: files.mat5(folder, cube=np.zeros((0, 3, 3))), "without a single pixel"),
     (lambda folder: _raw_tiff(folder, np.ones((1, 4, 4), np.complex64)), "complex"),
     (lambda folder: _raw_tiff(folder, np.zeros((1, 4, 4), np.uint8), nodata=0), "no valid pixel"),
+    (_control_points, "control points.*gdalwarp"),
     (lambda folder: _floats(folder, np.nan), "1 NaN or infinite samples.*nodata=nan"),
     (lambda folder: _floats(folder, np.inf), "1 NaN or infinite samples"),
 ]

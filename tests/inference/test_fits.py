@@ -99,7 +99,7 @@ def test_another_fit_is_refused(tmp_path: Path) -> None:
 def test_what_a_budget_ended_is_not_fitted_again(tmp_path: Path) -> None:
     settings = {**SETTINGS, "budget": 1e-3, "folder": tmp_path / "run"}
     whole, share = fits.fit(MIAE, *blind(), jax.random.key(0), **settings)
-    assert 0 < share < 1
+    assert share < 0.5  # of the steps that were planned, although the first compilation took longer than the budget
     calls: list[int] = []
     done, again = fits.fit(MIAE, *blind(), jax.random.key(0), **settings, progress=lambda d, *_: calls.append(d))
     assert calls == []

@@ -23,9 +23,10 @@ from jfusion.catalogue import Bands
 from jfusion.data.patches import hold_out
 from jfusion.data.simulate import reduce
 from jfusion.errors import InputError, RunError
-from jfusion.operators import Grid, ObservationModel, SpatialResponse, gaussian_psf
+from jfusion.operators import BlockAverage, Grid, ObservationModel, SpatialResponse, gaussian_psf
 from jfusion.progress import bar
 from jfusion.training import checkpoints, scalars
+from jfusion.training.checkpoints import Checkpoints
 from jfusion.training.loop import build, train
 
 DATA, HELD_OUT = hold_out(toys.simulation(size=32))
@@ -123,8 +124,34 @@ def test_stopped_and_resumed_is_uninterrupted_bit_for_bit(tmp_path) -> None:
         )
     with pytest.raises(InputError, match="data was"):
         train(system, HELD_OUT, **{**settings, "validation": DATA}, folder=tmp_path / "run")
+    blurred = DATA.model.replace(operators={**DATA.model.operators, "lr": BlockAverage(toys.RATIO)})
+    with pytest.raises(InputError, match="observation model was"):
+        train(system, DATA._replace(model=blurred), **settings, folder=tmp_path / "run")
+    recipe = dataclasses.replace(recipe, optimiser=lambda steps: optax.sgd(1e-2))
+    method = dataclasses.replace(system.method, recipe=recipe)
+    with pytest.raises(InputError, match="arrays of the state was"):
+        train(dataclasses.replace(system, method=method), DATA, **settings, folder=tmp_path / "run")
     with pytest.raises(InputError, match="holds a run already"):
         train(system, DATA, **settings, folder=tmp_path / "run", resume=False)
+
+
+def test_told_to_stop_while_the_last_checkpoint_is_written(tmp_path, monkeypatch) -> None:
+    """The run is whole, and the program ends all the same."""
+    wait = Checkpoints.wait
+
+    def told(self: Checkpoints) -> None:
+        wait(self)
+        if self.steps() == [2, 4]:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Checkpoints, "wait", told)
+    with pytest.raises(SystemExit) as ended:
+        train(toys.row(), DATA, steps=4, every=2, folder=tmp_path)
+    assert ended.value.code == 143
+    monkeypatch.undo()
+    calls: list[int] = []
+    assert train(toys.row(), DATA, steps=4, every=2, folder=tmp_path, progress=lambda d, *_: calls.append(d)).steps == 4
+    assert calls == []
 
 
 def test_a_folder_changes_nothing_and_memory_loads_nothing(tmp_path) -> None:

@@ -159,6 +159,11 @@ def _outline(path: Path, dataset: Any) -> tuple[Scene, tuple[int, ...]]:
     flags = set(chain.from_iterable(of_image(dataset.mask_flag_enums)))
     mask_band = bool(flags & {MaskFlags.per_dataset, MaskFlags.alpha}) and MaskFlags.all_valid not in flags
     placed = dataset.crs is not None or dataset.transform != Affine.identity()
+    if not placed and (dataset.gcps[0] or dataset.rpcs):
+        raise InputError(
+            f"{path} is placed by {'ground control points' if dataset.gcps[0] else 'a camera model (RPC)'} and has no "
+            f"grid of its own; warp it to one first, such as with gdalwarp{'' if dataset.gcps[0] else ' -rpc'}."
+        )
     outline = Scene(
         image=np.broadcast_to(np.zeros((), dtype), shape),
         name=tags.get("NAME", path.stem),
