@@ -4,7 +4,7 @@
 
 The paper trains 251,000 steps of 32 patches of 64 x 64 pixels on CAVE at ratio 8, with 12 images to judge. The release
 comes without its data and does not say how they are made; since it evaluates by the code of DHSIS, the Gaussian and the
-split of DHSIS are taken here.
+split of DHSIS are taken here. So it is for Harvard (`--data harvard/first30`).
 """
 
 from pathlib import Path

@@ -3,8 +3,9 @@
     python -m experiments.mog_dcn --sizes compact --steps 2000 --out runs/mog_dcn
 
 The paper trains a million steps of 4 patches of 96 x 96 pixels on CAVE at ratio 8: the first 20 scenes to learn from,
-12 to judge, no noise. The kernel is a Gaussian of 2 pixels on 8 x 8 taps, which the release samples so that the first
-low-resolution pixel is centred at 4.5, one pixel off the centre of its block.
+12 to judge, no noise; and on Harvard in the same way (`--data harvard/first30`). The kernel is a Gaussian of 2 pixels
+on 8 x 8 taps, which the release samples so that the first low-resolution pixel is centred at 4.5, one pixel off the
+centre of its block.
 """
 
 from pathlib import Path

@@ -7,6 +7,7 @@ learn from, 12 to judge, noise of 30 dB on the low-resolution image and of 40 dB
 as wide as a low-resolution pixel on 15 x 15 taps, and every eighth pixel is kept from the first on. The release gives
 all bands of an image one deviation of the noise, here each has the same ratio to its own signal; its camera curves are
 a smoother version of those here; and a random fifth of the patches chooses the best step, which overlap the others.
+Harvard is fused in the same way (`--data harvard/first30`).
 """
 
 from pathlib import Path
