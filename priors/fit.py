@@ -20,6 +20,8 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import Array, lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from jfusion.catalogue import Fit, Fitter
 from jfusion.errors import InputError, RunError
@@ -40,6 +42,9 @@ ADAM = optax.flatten(optax.scale_by_adam())
 Restore = Callable[[Callable[[int], "FitState"]], "FitState | None"]
 """``restore(begin)``: the state to go on from, or None; ``begin(stage)`` is how the stage so numbered begins, which has
 the structure of all states of that stage."""
+
+MEMBER = "member"
+"""Axis of the devices that share an ensemble."""
 
 REPORT_SECONDS = 0.5
 """Aim for the time between two reports."""
@@ -152,15 +157,26 @@ class Iterate:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A stage and the graph of its module: all that is static. Ensembles are mapped over the members' iterates."""
+    """A stage and the graph of its module: all that is static.
+
+    Ensembles are mapped over the members' iterates, which are shared out over ``devices``.
+    """
 
     graphdef: Any
     stage: Stage
     ensemble: bool
+    devices: tuple[jax.Device, ...] = ()
 
     def over_members(self, function: Callable[..., Tree], *axes: int | None) -> Callable[..., Tree]:
-        """The function, for an ensemble mapped over these axes of its arguments."""
-        return jax.vmap(function, in_axes=axes) if self.ensemble else function
+        """The function, for an ensemble mapped over these axes, 0 or None, of its arguments."""
+        if not self.ensemble:
+            return function
+        mapped = jax.vmap(function, in_axes=axes)
+        if len(self.devices) < 2:
+            return mapped
+        mesh = Mesh(np.array(self.devices), (MEMBER,))
+        specs = tuple(P() if axis is None else P(MEMBER) for axis in axes)
+        return jax.shard_map(mapped, mesh=mesh, in_specs=specs, out_specs=P(MEMBER), check_vma=False)
 
     def evaluate(self, params: Tree, rest: Tree, pair: Pair, key: Array) -> tuple[Array, Tree]:
         """Loss and output."""
@@ -222,10 +238,10 @@ def _begin(program: Program, params: Tree, rest: Tree, key: Array, pair: Pair) -
 def advance(program: Program, iterate: Iterate, pair: Pair, steps: int, total: int) -> Iterate:
     """The iterate after so many more steps of ``total``, in one compiled loop."""
 
-    def member(iterate: Iterate, pair: Pair) -> Iterate:
-        return lax.fori_loop(0, steps, lambda _, i: program.step(i, pair, jnp.asarray(total)), iterate)
+    def member(iterate: Iterate, pair: Pair, steps: Array, total: Array) -> Iterate:
+        return lax.fori_loop(0, steps, lambda _, i: program.step(i, pair, total), iterate)
 
-    return program.over_members(member, 0, None)(iterate, pair)
+    return program.over_members(member, 0, None, None, None)(iterate, pair, jnp.asarray(steps), jnp.asarray(total))
 
 
 @partial(jax.jit, static_argnames="program")
@@ -291,8 +307,8 @@ def fit(
         build: makes the module from a key.
         pair: what it is fitted to; the truth is no part of it.
         stages: run in order.
-        key: random key. Keys ``(members,)`` fit an ensemble at once: module and output have a leading member axis, and
-            the reported loss is the mean.
+        key: random key. Keys ``(members,)`` fit an ensemble at once, on as many devices as share it out evenly: module
+            and output have a leading member axis, and the reported loss is the mean.
         effort: scales the steps of every stage; each has at least one.
         budget: seconds for the whole. A stage may use its share, by steps, of what is left; its schedule is shortened
             to that and not cut off.
@@ -317,11 +333,11 @@ def fit(
     totals = [max(1, round(stage.steps * effort)) for stage in stages]
     if stopping is not None and stopping.held_out > 0:
         pair = pair.hold_out(stopping.held_out, key[0] if ensemble else key)
-    module, earlier = _build(build, key), 0
+    module, earlier, devices = _build(build, key), 0, _devices(key.size) if ensemble else ()
 
     def begin(number: int) -> FitState:
         graphdef, params, rest = stages[number].split(module)
-        program = Program(graphdef, stages[number], ensemble)
+        program = Program(graphdef, stages[number], ensemble, devices)
         keys = program.over_members(jax.random.fold_in, 0, None)(key, number)
         iterate = _begin(program, params, rest, keys, pair)
         return FitState(number, earlier, iterate, totals[number], math.inf, 0, params, [])
@@ -331,7 +347,7 @@ def fit(
         progress(0, sum(totals), {})
     for number in range(state.stage if state else 0, len(stages)):
         graphdef, params, _ = stages[number].split(module)
-        program = Program(graphdef, stages[number], ensemble)
+        program = Program(graphdef, stages[number], ensemble, devices)
         if state is None:
             state = begin(number)
             if number + 1 == len(stages):
@@ -345,6 +361,12 @@ def fit(
     if stages[-1].average and stopping is None:
         return Fitting(module, final.iterate.output, final.losses)
     return Fitting(module, _look(program, final.kept, final.iterate, pair)[1], final.losses)
+
+
+def _devices(members: int) -> tuple[jax.Device, ...]:
+    """As many devices of this process as share out the members evenly."""
+    here = jax.local_devices()
+    return tuple(here[: max(n for n in range(1, len(here) + 1) if members % n == 0)])
 
 
 def _build(build: Callable[[Array], nnx.Module], key: Array) -> nnx.Module:

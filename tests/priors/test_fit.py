@@ -94,11 +94,13 @@ def test_resumed_equals_uninterrupted(pair):
         assert number == 0 or resumed.losses[: len(middle.losses)] == middle.losses
 
 
-def test_ensemble_equals_its_members(pair):
-    keys = jax.random.split(jax.random.key(4), 3)
+@pytest.mark.parametrize(("members", "devices"), [(3, 1), (4, 2)])
+def test_ensemble_equals_its_members(pair, members, devices):
+    keys = jax.random.split(jax.random.key(4), members)
     together = fit(Regression, pair, (NOISY,), key=keys)
     alone = fit(Regression, pair, (NOISY,), key=keys[1])
-    assert together.output.shape == (3, 1, 8, 8, 1)
+    assert together.output.shape == (members, 1, 8, 8, 1)
+    assert len(together.output.sharding.device_set) == devices
     np.testing.assert_allclose(together.output[1], alone.output, atol=1e-5)
 
 
