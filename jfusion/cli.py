@@ -158,6 +158,7 @@ def fuse(arguments: argparse.Namespace) -> None:
     from jfusion.files import check_apart, check_folder, check_output
 
     check_output(arguments.output, arguments.overwrite)
+    check_apart(arguments.output, *(folder for folder in (arguments.report, arguments.keep) if folder is not None))
     if arguments.save_weights is not None:
         check_output(arguments.save_weights, arguments.overwrite)
         check_apart(arguments.save_weights, arguments.output, arguments.lr, arguments.guide)

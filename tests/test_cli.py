@@ -266,6 +266,7 @@ def _cases(folder: Path) -> dict[str, tuple[list[str], str]]:
         "nothing to learn": ([lr, guide, "--system", "fusionnet", "--weights", lr, "--budget", "5"], "--budget"),
         "no weights to save": ([lr, guide, "--system", "gsa", "--save-weights", str(folder / "w")], "--save-weights"),
         "report in a file": ([lr, guide, "--report", lr], "must be a folder"),
+        "report in the output": ([lr, guide, "--report", str(folder / "out.tif")], "would replace"),
         "unknown data type": ([lr, guide, "--dtype", "uint61"], "no data type 'uint61'"),
         "data type without nodata": ([marked, guide, "--dtype", "uint8"], "choose a data type that can"),
     }  # fmt: skip
@@ -276,7 +277,7 @@ band count, unknown sensor, unknown system, all nodata, NaN, complex, strings, M
 weights for a classical system, no weights, tile, windows of a registered pair, interval of a classical system,
 level of an interval, share for a level, exact product of a classical system, nothing to keep,
 nothing to spend a budget on, nothing to learn, no weights to save, report in a file,
-unknown data type, data type without nodata""".replace("\n", " ").split(", ")
+report in the output, unknown data type, data type without nodata""".replace("\n", " ").split(", ")
 
 
 @pytest.mark.parametrize("case", CASES)
