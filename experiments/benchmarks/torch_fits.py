@@ -128,6 +128,7 @@ class Udaln(Fit):
     """Li et al., 2022, the generator and both sensors together."""
 
     steps, rate, hold = 15_000, 6e-5, 1 / 3
+    rates: Mapping[str, float] = {"degradation": 100}
 
     def __init__(self, lr: Tensor, guide: Tensor, module: Arrays, operators: Arrays) -> None:
         super().__init__(lr, guide)
@@ -422,7 +423,7 @@ class Cucanet(Fit):
     """Yao et al., 2020, blind."""
 
     steps, rate, hold = 10_000, 5e-3, 0.2
-    rates: Mapping[str, float] = {"guide_": 0.5, "guide_head": 0.5, "attention": 0.2, "degradation": 0.2}
+    rates: Mapping[str, float] = {"guide_": 0.5, "guide_head": 0.5, "attention": 0.2, "degradation": 20}
 
     def __init__(
         self,
