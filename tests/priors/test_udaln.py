@@ -1,5 +1,7 @@
 """UDALN: its size, its stages, and what it returns."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,8 @@ from flax import nnx
 
 from jfusion.catalogue import Bands
 from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf, upsample
-from priors.degradation import Degradation
+from priors.degradation import Degradation, on_logits
+from priors.fit import Stage, fit
 from priors.pair import Pair, mean_l1
 from priors.udaln import STAGES, UDALN, SpectralGenerator, Udaln, fit_udaln, joint_loss
 
@@ -107,3 +110,22 @@ def test_panchromatic_guide_on_a_grid_that_is_not_nested_in_the_released_form(sc
 def test_row():
     assert UDALN.method.steps == 65_000
     assert UDALN.parameters == (2206, Bands(46, 8, 5))
+
+
+def test_a_response_on_the_simplex_leaves_its_flat_start(scene):
+    """In few steps, which at the release's rate of plain weights it does not."""
+    observation, model, _ = simulated(scene)
+    model = model.replace(operators={**model.operators, "guide": None})
+
+    def left(stage: Stage) -> float:
+        short = dataclasses.replace(stage, steps=150)
+        done = fit(
+            lambda key: Udaln(BANDS, Degradation(model, BANDS), rngs=nnx.Rngs(key)),
+            Pair.of(observation, model),
+            (short,),
+            key=jax.random.key(0),
+        )
+        return done.losses[-1] / done.losses[0]
+
+    assert left(on_logits(STAGES[0])) < 0.2
+    assert left(STAGES[0]) > 0.7
