@@ -11,8 +11,12 @@ scene. The method of multipliers solves it by turns,
 
 and the network is five of these turns with a prox and weights w_k of their own, all trained together. The operators
 A_k, here a blur with decimation and a spectral response, come in with the images, so the same weights can be applied to
-another sensor. What to change first: the data step (`gradient_step`, `closed_form_step`), the prox, what the stages
-share, the loss.
+another sensor with as many bands, at this ratio; SUN (`unrolled/sun.py`), whose prox looks at one principal component
+at a time, shows how to drop both. What to change first: the data step (`gradient_step`, `closed_form_step`), the prox,
+what the stages share, the loss.
+
+To keep what was trained: `weights.save("mine.safetensors", trained.network)` of `jfusion.training.weights`, and
+`weights.load("mine.safetensors", MINE)`.
 """
 
 from __future__ import annotations
@@ -111,7 +115,7 @@ MINE = System(
         loss=loss,
         recipe=Recipe(optimiser=optimiser, steps=400, patch=32, batch=4, turn=True),
     ),
-    needs_model=True,
+    needs_model=True,  # takes the true operators: sensors are estimated where unknown, and patches are observed anew
 )
 
 

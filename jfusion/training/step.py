@@ -349,15 +349,16 @@ def may_lock(step: Any, devices: Devices, state: TrainState, batch: Batch, model
 def make_judge(player: Player, devices: Devices) -> Callable[[PlayerState, Batch, ObservationModel], float]:
     """``judge(state, images, model)``: the root mean square error of the products of all images, however many.
 
-    Images are shared out over the devices; what is added to make the shares even weighs nothing. Every process is given
-    all of the images.
+    Pixels whose truth is not known, NaN in the target, do not count. Images are shared out over the devices; what is
+    added to make the shares even weighs nothing. Every process is given all of the images.
     """
 
     @partial(jax.pmap, axis_name=AXIS, in_axes=(None, 0, 0, None), out_axes=None, devices=devices.devices)
     def parallel(state: PlayerState, images: Batch, weights: Array, model: ObservationModel) -> Array:
         def one(image: Batch) -> Array:
             alone = jax.tree.map(lambda x: x[None], image)
-            return jnp.mean((merge(player, state)(alone.observation, model) - alone.target) ** 2)
+            error = merge(player, state)(alone.observation, model) - alone.target
+            return jnp.mean(error**2, where=~jnp.isnan(alone.target))
 
         values = lax.map(one, images)
         # a padded image may give anything, also a value that is not finite

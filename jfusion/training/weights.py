@@ -12,14 +12,16 @@ import numpy as np
 from flax import nnx
 
 from jfusion import catalogue
-from jfusion.catalogue import Bands
+from jfusion.catalogue import Bands, System
 from jfusion.errors import InputError
 from jfusion.files import replaced
 from jfusion.training.loop import Network, build
 
 
 def _flat(module: nnx.Module) -> dict[str, Any]:
-    return {"/".join(map(str, path)): value for path, value in nnx.to_flat_state(nnx.state(module))}
+    """What is learned or measured in training, by its path; random numbers are neither."""
+    state = nnx.state(module, nnx.Not(nnx.RngState))
+    return {"/".join(map(str, path)): value for path, value in nnx.to_flat_state(state)}
 
 
 def save(path: str | os.PathLike[str], network: Network) -> None:
@@ -37,11 +39,16 @@ def save(path: str | os.PathLike[str], network: Network) -> None:
         temporary.write_bytes(serialise(arrays, {"jfusion": json.dumps(description)}))
 
 
-def load(path: str | os.PathLike[str]) -> Network:
+def load(path: str | os.PathLike[str], system: System | None = None) -> Network:
     """Reads a trained network.
 
+    Args:
+        path: of the file.
+        system: the network's row, where the catalogue does not have it.
+
     Raises:
-        InputError: no such file, not a weights file of jfusion, or arrays that do not fit the network.
+        InputError: no such file, not a weights file of jfusion, the weights of another system, or arrays that do not
+            fit the network.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -49,14 +56,15 @@ def load(path: str | os.PathLike[str]) -> Network:
         with safe_open(path, "np") as file:
             description = json.loads((file.metadata() or {})["jfusion"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        system, bands = catalogue.get(description["system"]), Bands(**description["bands"])
+        name, bands = str(description["system"]), Bands(**description["bands"])
         sizes, scale = description["sizes"], float(description["scale"])
     except FileNotFoundError:
         raise InputError(f"there is no weights file {path}; check the path.") from None
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{path} is not a weights file of jfusion (safetensors written by training).") from error
+    system = system or catalogue.get(name)
+    if system.name != name:
+        raise InputError(f"{path} has the weights of {name}, but {system.name} was asked for; give the row of {name}.")
     module = build(system, bands, sizes=sizes)
     variables = _flat(module)
     if wrong := [

@@ -37,6 +37,17 @@ def test_parameters_that_are_single_numbers_come_back(tmp_path) -> None:
     assert float(eta) == 0.25
 
 
+def test_a_network_that_is_in_no_catalogue_is_loaded_with_its_row(tmp_path) -> None:
+    bands, path = Bands(3, 1, 2), tmp_path / "net.safetensors"
+    mine = toys.row("mine")
+    weights.save(path, Network(mine, bands, {"width": 2}, build(mine, bands, seed=5, sizes={"width": 2}), scale=2.5))
+    loaded = weights.load(path, mine)
+    assert loaded.system is mine
+    assert toys.digest(loaded) == toys.digest(Network(mine, bands, {}, build(mine, bands, 5, {"width": 2}), 2.5))
+    with pytest.raises(InputError, match="weights of mine, but theirs"):
+        weights.load(path, toys.row("theirs"))
+
+
 @pytest.mark.parametrize("content", [b"", b"not weights", b"\x08\0\0\0\0\0\0\0{}      "])
 def test_other_files_are_no_weights(tmp_path, content: bytes) -> None:
     path = tmp_path / "net.safetensors"
