@@ -153,6 +153,42 @@ def test_no_other_physics() -> None:
         MHFNet(Bands(6, 2, 4), physics="true", rngs=nnx.Rngs(0))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("kind", ["cmhf", "exact", "bmhf"])
+def test_layouts_agree(kind, pair, request) -> None:
+    """Product and gradients of stages one after the other are those of one compiled stage."""
+    if kind == "exact":
+        loop = drawn(lambda: MHFNet(Bands(6, 2, 4), stages=3, rank=2, adjust_blocks=1, physics=kind, rngs=nnx.Rngs(0)))
+    else:
+        loop = request.getfixturevalue(kind)[0]
+    remat = nnx.clone(loop)
+    remat.unroll = "remat"
+
+    @nnx.jit
+    def both(*networks):
+        return [(n(*pair[:2]), nnx.state(nnx.grad(mhf_loss(0.5, 0.2))(n, *pair))) for n in networks]
+
+    for a, b in zip(*map(jax.tree.leaves, both(loop, remat)), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-4 * float(jnp.abs(a).max()))
+
+
+def test_ratio_of_one_has_no_up_samplers() -> None:
+    bands = Bands(6, 2, 1)
+    for build in (MHFNet, BMHFNet):
+        with pytest.raises(InputError, match="ratio of 2 or more"):
+            build(bands, stages=2, rngs=nnx.Rngs(0))
+    grid = Grid.nested(1)
+    model = ObservationModel(
+        {"lr": SpatialResponse(gaussian_psf(0.5, grid), 1, grid.phase), "guide": SpectralResponse(jnp.ones((2, 6)))},
+        grid,
+    )
+    images = {"lr": jnp.ones((1, 8, 8, 6)), "guide": jnp.ones((1, 8, 8, 2))}
+    for physics in ("exact", "learned"):
+        product = jax.eval_shape(
+            lambda: MHFNet(bands, stages=2, rank=2, physics=physics, rngs=nnx.Rngs(0))(images, model)  # noqa: B023
+        )
+        assert product.shape == (1, 8, 8, 6)
+
+
 def test_last_residual_is_that_of_the_last_estimate(pair, cmhf, bmhf) -> None:
     observation, model, _ = pair
     responses = (lambda x: cmhf[0].response(x, GRID)[-1], lambda x: model["lr"](x))
