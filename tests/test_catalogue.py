@@ -19,6 +19,8 @@ from jfusion.inference.run import completed, count_parameters, run
 from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf
 from jfusion.tasks import SPATIOSPECTRAL, TASKS
 from jfusion.training.loop import build, train
+from jfusion.training.players import make_players
+from jfusion.training.step import Batch, Devices, begin, make_step
 from priors.pair import Pair
 
 SYSTEMS = list(catalogue.systems().values())
@@ -168,6 +170,31 @@ def test_parameter_count(system: System) -> None:
     method = system.method
     builder = method.network if isinstance(method, Trained) else method.generator  # type: ignore[union-attr]
     assert count_parameters(nnx.eval_shape(lambda: builder(bands, rngs=nnx.Rngs(0)))) == count
+
+
+@each_trained
+def test_training_step_at_the_papers_size(system: System) -> None:
+    """A step on the paper's batch gives the state that it was given, without memory or compilation."""
+    assert isinstance(system.method, Trained)
+    assert system.parameters is not None
+    method, recipe, bands = system.method, system.method.recipe, system.parameters[1]
+    grid = Grid.nested(bands.ratio)
+    operators = {
+        "lr": SpatialResponse(gaussian_psf(bands.ratio / 2.35, grid), bands.ratio, grid.phase, "circular"),
+        "guide": SpectralResponse(jnp.full((bands.guide, bands.lr), 1 / bands.lr)),
+    }
+
+    def first_step(target, model):
+        network = method.network(bands, rngs=nnx.Rngs(0))
+        players, modules = make_players(method, network, bands, recipe.steps, 0, {})
+        state = begin(players, modules)
+        share = jax.tree.map(lambda x: x[None], Batch(model(target), target))
+        return state, make_step(players, Devices.of(1), recipe.parts, recipe.dtype)(state, share, model)
+
+    target = jax.ShapeDtypeStruct((recipe.batch, recipe.patch, recipe.patch, bands.lr), jnp.float32)
+    before, (after, losses) = jax.eval_shape(first_step, target, ObservationModel(dict(operators), grid))
+    assert after == before
+    assert {loss.shape for loss in losses.values()} == {()}
 
 
 @each_trained

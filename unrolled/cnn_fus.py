@@ -41,10 +41,9 @@ from jfusion.catalogue import Bands, Original, Paper, Recipe, System, Table, Tra
 from jfusion.errors import InputError
 from jfusion.layers.ffdnet import LARGEST_NOISE, FFDNet, published_names
 from jfusion.operators import Observation, ObservationModel
-from jfusion.solvers.sylvester import fuse_closed_form
 from jfusion.tasks import SPATIOSPECTRAL
 from unrolled.closed_form import LinearPhysics, LinearSensors
-from unrolled.stages import Basis, Options, Stages, finish
+from unrolled.stages import Basis, Options, Stages, closed_form_step, finish
 
 GAMMA, NOISE, FIRST, GROWTH = 1.0, 1e-3, 1e-3, 1.1
 """Weight of the guide, lambda, mu at first, and what it grows by."""
@@ -110,22 +109,16 @@ class CNNFus(nnx.Module):
             )
         known, basis = self.sensors(model), principal_spectra(observation["lr"], self.rank)
 
-        def fitted(prior: Array, mu: Array) -> Array:
-            def one(observation: Observation, prior: Array, basis: Array) -> Array:
-                return fuse_closed_form(observation, known, prior, mu, basis=basis, weights=(1.0, GAMMA))
-
-            return jax.vmap(one)(dict(observation), prior, basis.vectors)
-
         def turn(state: tuple[Array, Array], mu: Array) -> tuple[tuple[Array, Array], Array]:
             v, g = state
-            a = fitted(v + g / (2 * mu), mu)
+            a = closed_form_step(v + g / (2 * mu), observation, known, mu, (1.0, GAMMA), basis)
             v = self.denoised(a - g / (2 * mu), NOISE / (2 * mu))
             return (v, g + 2 * mu * (v - a)), a
 
         mu = FIRST * GROWTH ** jnp.arange(self.turns)
         nothing = jnp.zeros((*observation["guide"].shape[:3], self.rank))
         _, coefficients = jax.lax.scan(turn, (nothing, nothing), mu)
-        return finish(jax.vmap(basis)(coefficients), observation, model, {"mu": mu}, **options)
+        return finish(basis(coefficients), observation, model, {"mu": mu}, **options)
 
 
 def denoising_error(

@@ -11,14 +11,15 @@ With pixels as rows, the scene is what the guide Z predicts and a part of low ra
 
 from ``V_0 = 0``; the last X passes a residual network. CMHF learns A, B, C (shared by all stages) and for each stage
 the proximal network and the up-sampler U_k, which stands for C' (or is C' where ``physics`` says so). BMHF is told C by
-the observation model and computes A and B for the pair at hand, so that one network serves many sensors.
+the observation model and computes A and B for the pair at hand, so that one network serves many sensors. That C is the
+true one is what BMHF is, and so it has no choice of `unrolled.physics`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Unpack
+from collections.abc import Callable, Sequence
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +45,10 @@ from jfusion.operators.grid import prime_factors
 from jfusion.tasks import SPATIOSPECTRAL
 from unrolled.lr_sensor import LrSensor
 from unrolled.physics import Physics, check_physics
-from unrolled.stages import Options, Stages, finish
+from unrolled.stages import Options, Stages, Unroll, finish, run_stages
+
+DataStep = tuple[Callable[[Array], Array], Callable[[Any, Array], Array], Sequence[Any]]
+"""The residual of an image, what leads it back given what a stage learns for that, and what each stage learns."""
 
 GUIDE_SCALE = 0.1
 """The guide enters the up-samplers divided by ten."""
@@ -162,11 +166,20 @@ class Doubling(nnx.Module):
 
 
 class UpSampler(nnx.Module):
-    """U_k: enlarges a low-resolution residual factor by factor, adjusting it to the guide at each scale."""
+    """U_k: enlarges a low-resolution residual factor by factor, adjusting it to the guide at each scale.
+
+    Raises:
+        InputError: a ratio of 1.
+    """
 
     def __init__(
         self, bands: int, features: list[int], ratio: int, positive: bool, rngs: nnx.Rngs, channels: int | None = None
     ) -> None:
+        if ratio == 1:
+            raise InputError(
+                "the up-samplers need a ratio of 2 or more, but it is 1 and there is nothing to enlarge; take mhf_net "
+                "with physics='exact' or 'learned', which has none."
+            )
         steps, channels = factors(ratio)[::-1], channels or bands
         outputs = [channels] * (len(steps) - 1) + [bands]
         self.enlarge = nnx.List([Doubling(s, channels, o) for s, o in zip(steps, outputs, strict=True)])
@@ -197,23 +210,31 @@ class Solution(nnx.Module):
         predicted: Array,
         spectra: Array,
         residual: Callable[[Array], Array],
-        enlarge: Callable[[int, Array], Array],
-    ) -> tuple[Array, list[Array], Array]:
-        """Product, the estimates X_1 to X_(K-1), and the residual of the last one.
+        enlarge: Callable[[Any, Array], Array],
+        learned: Sequence[Any],
+        unroll: Unroll,
+    ) -> tuple[Array, Array, Array]:
+        """Product, the estimates X_1 to X_(K-1) ``(stage, batch, height, width, band)``, and the last one's residual.
 
         Args:
             predicted: ``Z A``, (batch, height, width, band).
             spectra: B, (rank, band), or one for each image with a leading axis.
             residual: ``C x - Y``.
-            enlarge: U_k of a residual.
+            enlarge: U_k of a residual, given what U_k learns.
+            learned: what each U_k learns.
+            unroll: layout of the stages.
         """
-        image = "...rl,...hwr->...hwl"
-        x, hidden, estimates = predicted, jnp.zeros(()), []
-        for k, prox in enumerate(self.prox):
-            step = jnp.einsum("...rl,...hwl->...hwr", spectra, enlarge(k, residual(x)), precision="highest")
+
+        def body(stage: Any, state: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
+            (prox, part), (x, hidden) = stage, state
+            step = jnp.einsum("...rl,...hwl->...hwr", spectra, enlarge(part, residual(x)), precision="highest")
             hidden = prox(hidden - step)
-            x = predicted + jnp.einsum(image, spectra, hidden, precision="highest")
-            estimates.append(x)
+            x = predicted + jnp.einsum("...rl,...hwr->...hwl", spectra, hidden, precision="highest")
+            return (x, hidden), x
+
+        stages = [nnx.List(pair) for pair in zip(self.prox, learned, strict=True)]
+        start = predicted, jnp.zeros((*predicted.shape[:-1], spectra.shape[-2]))
+        (x, _), estimates = run_stages(stages, body, start, unroll)
         return self.adjust(x), estimates, residual(x)
 
 
@@ -227,16 +248,17 @@ class MHFNet(nnx.Module):
 
     Args:
         bands: of the pair.
-        stages: K, one less than which are proximal.
+        stages: K, two or more, one less than which are proximal.
         rank: of V.
         prox_blocks: residual blocks of a proximal network.
         adjust_blocks: residual blocks of the last adjustment.
         physics: see `unrolled.physics`. "free" is the paper's: C is learned, and the U_k stand for its adjoint.
             Otherwise U_k is ``ratio^2 s_k C' / b`` with `norm_bound` b of B and a learned step s_k, 1 at first, which
             does not overshoot; C is the model's own or a learned kernel.
+        unroll: layout of the proximal stages, see `unrolled.stages.Unroll`.
 
     Raises:
-        InputError: no such physics.
+        InputError: no such physics, or one that is free for a ratio of 1.
     """
 
     def __init__(
@@ -248,9 +270,11 @@ class MHFNet(nnx.Module):
         prox_blocks: int = 1,
         adjust_blocks: int = 4,
         physics: Physics = "free",
+        unroll: Unroll = "loop",
         rngs: nnx.Rngs,
     ) -> None:
         check_physics(physics)
+        self.unroll = unroll
         self.predict = nnx.Param(jnp.zeros((bands.guide, bands.lr)))
         self.spectra = nnx.Param(tf_truncated_normal(rngs.params(), (rank, bands.lr), jnp.float32))
         self.sensor = None if physics == "free" else LrSensor(physics, bands)
@@ -262,30 +286,26 @@ class MHFNet(nnx.Module):
             self.sizes = nnx.Param(jnp.ones(stages - 1))
         self.solution = Solution(bands.lr, rank, stages, prox_blocks, adjust_blocks, True, rngs)
 
-    def solve(self, observation: Observation, model: ObservationModel) -> tuple[Array, list[Array], Array, Array]:
-        """Product, estimates, the prediction from the guide, and the last residual."""
+    def solve(self, observation: Observation, model: ObservationModel) -> tuple[Array, Array, Array, Array]:
+        """Product, estimates stacked, the prediction from the guide, and the last residual."""
         lr, guide = observation["lr"], observation["guide"]
         predicted = jnp.matmul(guide, self.predict[...], precision="highest")
         if self.sensor is None:
-            residual, enlarge = self._free(lr, guide, model.grid)
+            parts = self._free(lr, guide, model.grid)
         else:
-            residual, enlarge = self._linear(lr, self.sensor.response(model))
-        product, estimates, last = self.solution(predicted, self.spectra[...], residual, enlarge)
+            parts = self._linear(lr, self.sensor.response(model))
+        product, estimates, last = self.solution(predicted, self.spectra[...], *parts, self.unroll)
         return product, estimates, predicted, last
 
-    def _free(
-        self, lr: Array, guide: Array, grid: Grid
-    ) -> tuple[Callable[[Array], Array], Callable[[int, Array], Array]]:
-        """``C x - Y`` and the U_k."""
+    def _free(self, lr: Array, guide: Array, grid: Grid) -> DataStep:
+        """``C x - Y``, the U_k and what they learn."""
         guides = [guide, *self.response(guide, grid)[:-1]][::-1]
-        return lambda x: [x, *self.response(x, grid)][-1] - lr, lambda k, e: self.enlarge[k](e, guides)
+        return lambda x: self.response(x, grid)[-1] - lr, lambda sampler, e: sampler(e, guides), self.enlarge
 
-    def _linear(
-        self, lr: Array, response: SpatialResponse
-    ) -> tuple[Callable[[Array], Array], Callable[[int, Array], Array]]:
+    def _linear(self, lr: Array, response: SpatialResponse) -> DataStep:
         """The same with an operator and its adjoint."""
         sizes = self.sizes[...] * response.ratio**2 / jax.lax.stop_gradient(norm_bound(self.spectra[...]))
-        return lambda x: response(x) - lr, lambda k, e: sizes[k] * response.T(e)
+        return lambda x: response(x) - lr, lambda size, e: size[...] * response.T(e), [nnx.Param(s) for s in sizes]
 
     def __call__(self, observation: Observation, model: ObservationModel, **options: Unpack[Options]) -> Array | Stages:
         """The product ``(batch, height, width, band)``, or what ``options`` ask of `unrolled.stages.finish`.
@@ -303,8 +323,11 @@ class BMHFNet(nnx.Module):
 
     Args:
         bands: of the pair.
-        stages, rank, prox_blocks, adjust_blocks: see `MHFNet`.
+        stages, rank, prox_blocks, adjust_blocks, unroll: see `MHFNet`.
         every: each of so many bands of the prediction guides the up-samplers.
+
+    Raises:
+        InputError: a ratio of 1.
     """
 
     def __init__(
@@ -316,9 +339,10 @@ class BMHFNet(nnx.Module):
         prox_blocks: int = 2,
         adjust_blocks: int = 4,
         every: int = 14,
+        unroll: Unroll = "loop",
         rngs: nnx.Rngs,
     ) -> None:
-        self.rank, self.every = min(rank, bands.lr), every
+        self.rank, self.every, self.unroll = min(rank, bands.lr), every, unroll
         chosen, scales = len(range(0, bands.lr, every)), len(factors(bands.ratio)) - 1
         self.priors = Shrink(chosen, bands.ratio) if scales > 0 else None
         features = [*[2 * chosen] * scales, bands.guide]
@@ -328,8 +352,8 @@ class BMHFNet(nnx.Module):
         )
         self.solution = Solution(bands.lr, self.rank, stages, prox_blocks, adjust_blocks, False, rngs)
 
-    def solve(self, observation: Observation, model: ObservationModel) -> tuple[Array, list[Array], Array, Array]:
-        """Product, estimates, the prediction from the guide, and the last residual."""
+    def solve(self, observation: Observation, model: ObservationModel) -> tuple[Array, Array, Array, Array]:
+        """Product, estimates stacked, the prediction from the guide, and the last residual."""
         lr, guide = observation["lr"], observation["guide"]
         response = model["lr"]
         predict, spectra = pair_factors(lr, response(guide), self.rank)
@@ -337,10 +361,14 @@ class BMHFNet(nnx.Module):
         smaller = [] if self.priors is None else self.priors(predicted[..., :: self.every])[:-1]
         guides = [guide, *smaller][::-1]
 
-        def enlarge(k: int, e: Array) -> Array:
-            return self.enlarge[k](self.shrink[k](response.T(e))[-1], guides)
+        def enlarge(samplers: tuple[Shrink, UpSampler], e: Array) -> Array:
+            shrink, enlarge = samplers
+            return enlarge(shrink(response.T(e))[-1], guides)
 
-        product, estimates, last = self.solution(predicted, spectra, lambda x: response(x) - lr, enlarge)
+        learned = [nnx.List(pair) for pair in zip(self.shrink, self.enlarge, strict=True)]
+        product, estimates, last = self.solution(
+            predicted, spectra, lambda x: response(x) - lr, enlarge, learned, self.unroll
+        )
         return product, estimates, predicted, last
 
     def __call__(self, observation: Observation, model: ObservationModel, **options: Unpack[Options]) -> Array | Stages:
@@ -541,11 +569,11 @@ BMHF_NET = System(
         tiny={"stages": 2, "rank": 2, "prox_blocks": 1, "adjust_blocks": 1},
         compact={"stages": 4, "rank": 8},
     ),
-    differences=_DIFFERENCES + " A and B are computed for each image where the release computes them for a batch, "
-    "rows of B without energy are zero, and the largest entry of a row is made positive where the release takes the "
-    "sum, which is zero when the guide covers all bands. The responses are those of the training data, where the "
-    "release draws them at random. As in the release, the last kernel of the network that shrinks the prediction "
-    "reaches nothing.",
+    differences=_DIFFERENCES + " C is always the observation model's, so there is no choice of physics. A and B are "
+    "computed for each image where the release computes them for a batch, rows of B without energy are zero, and the "
+    "largest entry of a row is made positive where the release takes the sum, which is zero when the guide covers all "
+    "bands. The responses are those of the training data, where the release draws them at random. As in the release, "
+    "the last kernel of the network that shrinks the prediction reaches nothing.",
     parameters=(11_312_632, Bands(31, 3, 32)),
     needs_model=True,
 )

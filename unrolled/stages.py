@@ -102,6 +102,7 @@ def closed_form_step(
     model: ObservationModel,
     penalty: Array | float = 1.0,
     weights: tuple[Array | float, Array | float] = (1.0, 1.0),
+    basis: Basis | None = None,
 ) -> Array:
     """The minimiser that `cg_step` approaches, exactly and without iterations, for a blur that is periodic.
 
@@ -109,16 +110,24 @@ def closed_form_step(
     does at other boundaries.
 
     Args:
-        prior: what the prox gave, ``(batch, height, width, band)``.
+        prior: what the prox gave, ``(batch, height, width, band)``; with ``basis``, ``(..., component)``.
         observation: ``lr`` and ``guide``; without ``guide`` its term is left out.
         model: ``lr`` with one PSF for all bands, ``guide`` a spectral response.
         penalty: trust in ``prior``.
         weights: trust in ``lr``, a scalar, and in ``guide``, a scalar or one for each of its bands.
+        basis: of full column rank; what is solved for is then coefficients, as by `cg_step` with a model
+            `on_coefficients` where its vectors are orthonormal. ``model`` stays that of the spectra.
 
     Raises:
         InputError: an operator that the closed form does not cover, or shapes that do not fit.
     """
-    return fuse_closed_form(observation, model, prior, penalty, weights=weights)
+    if basis is None:
+        return fuse_closed_form(observation, model, prior, penalty, weights=weights)
+
+    def one(observation: Observation, prior: Array, vectors: Array) -> Array:
+        return fuse_closed_form(observation, model, prior, penalty, basis=vectors, weights=weights)
+
+    return jax.vmap(one)(dict(observation), prior, basis.vectors)
 
 
 def spectral_step(prior: Array, observed: Array, mixing: Array, weight: Array | float) -> Array:
@@ -383,24 +392,27 @@ def _scan_stages(
 
 @pytree
 class Basis(LinearOperator):
-    """Coefficients to spectra, each image with its own basis: ``x = E c``.
+    """Coefficients to spectra, each image of a batch with its own basis: ``x = E c``.
 
     Attributes:
-        vectors: ``(batch, band, component)``.
+        vectors: ``(batch, band, component)``, for coefficients ``(..., batch, height, width, component)``.
     """
 
     vectors: Array
 
     def __call__(self, x: Array) -> Array:
-        return jnp.einsum("nlr,nhwr->nhwl", self.vectors, x, precision="highest")
+        return jnp.einsum("...lr,...hwr->...hwl", self.vectors, x, precision="highest")
 
     def adjoint(self, y: Array) -> Array:
-        return jnp.einsum("nlr,nhwl->nhwr", self.vectors, y, precision="highest")
+        return jnp.einsum("...lr,...hwl->...hwr", self.vectors, y, precision="highest")
 
     def input_shape(self, output_shape: tuple[int, ...]) -> tuple[int, ...]:
         return (*output_shape[:-1], self.vectors.shape[-1])
 
 
 def on_coefficients(model: ObservationModel, basis: Basis) -> ObservationModel:
-    """The same sensors looking at coefficients: every data step then works in the subspace."""
+    """The same sensors looking at coefficients: data steps by gradients and by `cg_step` then work in the subspace.
+
+    `closed_form_step` is given the basis instead.
+    """
     return model.replace(operators={k: None if a is None else a @ basis for k, a in model.operators.items()})

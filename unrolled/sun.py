@@ -180,7 +180,7 @@ class SUN(nnx.Module):
             return c, c
 
         _, coefficients = run_stages(list(self.stages), body, expectation(interpolated), self.unroll)
-        estimates = mean + jax.vmap(basis)(coefficients * size)
+        estimates = mean + basis(coefficients * size)
         return finish(estimates, observation, model, **options)
 
 

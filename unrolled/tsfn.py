@@ -239,8 +239,7 @@ TSFN_SYSTEM = System(
             steps=62_500,
             patch=128,
             batch=16,
-            note="Adam 2e-4; 500 epochs of 125 steps; patches turned and flipped, each degraded anew in one of four "
-            "ways.",
+            note="Adam 2e-4; 500 epochs of 125 steps; patches turned and flipped.",
             turn=True,
         ),
         tiny={"width": 4, "blocks": 1},

@@ -122,13 +122,12 @@ def test_first_stage_is_the_papers_equation(pair, cmhf) -> None:
     np.testing.assert_allclose(estimates[0], expected[1], atol=1e-4)
 
 
-@pytest.mark.parametrize("physics", ["exact", "learned"])
-def test_with_physics_the_up_samplers_are_adjoints(physics, pair) -> None:
+@pytest.mark.parametrize(("physics", "unroll"), [("exact", "loop"), ("learned", "remat")])
+def test_with_physics_the_up_samplers_are_adjoints(physics, unroll, pair) -> None:
     """X_1 = Z A + prox(-ratio^2 s C'(C Z A - Y) B' / b) B, and every parameter learns."""
     observation, model, target = pair
-    network = drawn(
-        lambda: MHFNet(Bands(6, 2, 4), stages=3, rank=2, adjust_blocks=1, physics=physics, rngs=nnx.Rngs(0))
-    )
+    sizes = {"stages": 3, "rank": 2, "adjust_blocks": 1, "unroll": unroll}
+    network = drawn(lambda: MHFNet(Bands(6, 2, 4), **sizes, physics=physics, rngs=nnx.Rngs(0)))
     initialise(network, observation, model, target)
 
     @nnx.jit
@@ -151,6 +150,33 @@ def test_with_physics_the_up_samplers_are_adjoints(physics, pair) -> None:
 def test_no_other_physics() -> None:
     with pytest.raises(InputError, match="exact, learned, free"):
         MHFNet(Bands(6, 2, 4), physics="true", rngs=nnx.Rngs(0))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["cmhf", "bmhf"])
+def test_scan_equals_loop(kind, pair, request) -> None:
+    network, loop = request.getfixturevalue(kind)
+    scanned = nnx.clone(network)
+    scanned.unroll = "scan"
+    for a, b in zip(loop, solved(scanned, *pair[:2]), strict=True):
+        np.testing.assert_allclose(b, a, atol=1e-4)
+
+
+def test_ratio_of_one_has_no_up_samplers() -> None:
+    bands = Bands(6, 2, 1)
+    for build in (MHFNet, BMHFNet):
+        with pytest.raises(InputError, match="ratio of 2 or more"):
+            build(bands, stages=2, rngs=nnx.Rngs(0))
+    grid = Grid.nested(1)
+    model = ObservationModel(
+        {"lr": SpatialResponse(gaussian_psf(0.5, grid), 1, grid.phase), "guide": SpectralResponse(jnp.ones((2, 6)))},
+        grid,
+    )
+    images = {"lr": jnp.ones((1, 8, 8, 6)), "guide": jnp.ones((1, 8, 8, 2))}
+    for physics in ("exact", "learned"):
+        product = jax.eval_shape(
+            lambda: MHFNet(bands, stages=2, rank=2, physics=physics, rngs=nnx.Rngs(0))(images, model)  # noqa: B023
+        )
+        assert product.shape == (1, 8, 8, 6)
 
 
 def test_last_residual_is_that_of_the_last_estimate(pair, cmhf, bmhf) -> None:

@@ -7,8 +7,20 @@ import pytest
 from flax import nnx
 
 from jfusion.errors import InputError
-from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf
-from unrolled.stages import Positive, cg_step, closed_form_step, gradient_step, run_stages, spectral_step
+from jfusion.operators import Grid, Identity, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf
+from unrolled.stages import (
+    Basis,
+    Positive,
+    Split,
+    admm_step,
+    cg_step,
+    closed_form_step,
+    finish,
+    gradient_step,
+    on_coefficients,
+    run_stages,
+    spectral_step,
+)
 
 GRID = Grid.nested(2)
 SRF = jnp.asarray([[0.5, 0.5, 0, 0, 0], [0, 0, 0.2, 0.3, 0.5]])
@@ -34,6 +46,43 @@ def test_closed_form_is_what_conjugate_gradients_approach(guide, pair) -> None:
     images = {"lr": observation["lr"], "guide": observation["guide"] * scale}
     iterated = cg_step(prior, images, scaled, {"lr": 2.0, "guide": 1.0}, 0.3, steps=60, tolerance=1e-7)
     np.testing.assert_allclose(exact, iterated, atol=1e-4)
+
+
+def test_all_steps_agree_in_a_subspace(pair) -> None:
+    """Each, repeated where one is not enough, finds the coefficients of least ``|A E c - y|^2 + 0.3 |c - prior|^2``."""
+    prior, observation, model = pair
+    basis = Basis(jnp.linalg.qr(jnp.moveaxis(prior[:, 0, :3], 1, 2))[0])
+    prior, weight = basis.T(prior), {"lr": 1.0, "guide": 1.0}
+    seen = on_coefficients(model, basis)
+    penalised = on_coefficients(model.replace(operators={**model.operators, "prior": Identity()}), basis)
+    wanted = {**observation, "prior": basis(prior)}
+
+    @jax.jit
+    def steps():
+        def descend(_, c):
+            return gradient_step(c, wanted, penalised, {"lr": 0.8, "guide": 0.8, "prior": 0.3 * 0.8})
+
+        def split(_, state):
+            return admm_step(
+                state,
+                lambda z: closed_form_step(z, observation, model, 0.5, basis=basis),
+                lambda c: (0.5 * c + 0.3 * prior) / 0.8,
+            )
+
+        return (
+            closed_form_step(prior, observation, model, 0.3, basis=basis),
+            cg_step(prior, observation, seen, weight, 0.3, steps=60, tolerance=1e-7),
+            jax.lax.fori_loop(0, 100, descend, prior),
+            jax.lax.fori_loop(0, 100, split, Split(prior, prior, jnp.zeros_like(prior))).x,
+        )
+
+    exact, *others = steps()
+    assert exact.shape == (2, 8, 12, 3)
+    for other in others:
+        np.testing.assert_allclose(other, exact, atol=1e-4)
+    report = finish([prior, exact], observation, seen, stages=True)
+    for key, residuals in finish([basis(prior), basis(exact)], observation, model, stages=True).residuals.items():
+        np.testing.assert_allclose(report.residuals[key], residuals, rtol=1e-3)
 
 
 @pytest.mark.parametrize("weight", [3.0, jnp.asarray([2.0, 0.1])], ids=["scalar", "by band"])

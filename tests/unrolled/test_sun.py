@@ -5,9 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jfusion.catalogue import Bands
 from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf
+from jfusion.operators.psf import FWHM_PER_SIGMA, moving_psf
 from unrolled.sun import SUN, Likeness, principal_components
 
 SNR = 100.0
@@ -52,6 +55,34 @@ def test_every_stage_agrees_with_both_sensors(network, grid, boundary, bands, sc
     assert float(stages.residuals["guide"].max()) < 1.5 / SNR
     inside = float(stages.residuals["lr"].max())
     assert inside < (1.5 / SNR if boundary == "circular" else 10 / SNR)
+
+
+@pytest.fixture(scope="module")
+def exactly(network):
+    graph, state = nnx.split(network)
+    return jax.jit(lambda o, m: nnx.merge(graph, state)(o, m, stages=True, exact=True).residuals)
+
+
+@pytest.mark.parametrize(("ratio", "boundary"), [(3, "circular"), (4, "reflect"), (6, "reflect")])
+@given(
+    width=st.floats(0.6, 1.3),
+    motion=st.floats(0, 0.5),
+    way=st.floats(0, np.pi),
+    shift=st.tuples(*[st.floats(-0.5, 0.5)] * 2),
+)
+def test_exact_product_is_what_both_sensors_saw(exactly, scene, ratio, boundary, width, motion, way, shift) -> None:
+    """Of a pair without noise, which the model is not told; width, motion and shift of the PSF are in pixels of lr."""
+    grid = Grid.nested(ratio)
+    sigma = np.array([1.0, 0.8]) * width * ratio / FWHM_PER_SIGMA
+    psf = moving_psf(
+        sigma, 0.3, motion * ratio, way, np.array(grid.shift) + ratio * np.array(shift), taps=4 * ratio + 1
+    )
+    srf = jnp.asarray(np.kron(np.eye(3), np.full((1, 4), 0.25)), jnp.float32)
+    operators = {"lr": SpatialResponse(psf, ratio, grid.phase, boundary), "guide": SpectralResponse(srf)}
+    model = ObservationModel(dict(operators), grid)
+    residuals = exactly(model(jnp.asarray(scene)[None, :36, :36]), model)
+    for key, values in residuals.items():
+        assert float(values[-1].max()) < 1e-3, key
 
 
 def test_scan_equals_loop(network, scene) -> None:
