@@ -28,8 +28,9 @@ def adapt(
 
     Both images are degraded once more (Wald's protocol, see `jfusion.data.simulate.reduce`), so no other truth is
     looked at. A part of the observed low-resolution pixels is held out and chooses the step, see `parted`; step 0, the
-    network as it came, takes part, so ``best`` is never worse on them than the network was. The loss is the plain one
-    of the network's system: one that draws sensors anew would adapt it to others than those of the pair.
+    network as it came, takes part, so ``best`` is never worse on them than the network was. What is better one ratio
+    lower need not be better at the pair's own. The loss is the plain one of the network's system: one that draws
+    sensors anew would adapt it to others than those of the pair.
 
     Args:
         network: trained, of the pair's bands and ratio.
