@@ -6,7 +6,7 @@ The paper trains 160,000 steps of 16 patches of 64 x 64 pixels on CAVE at ratio 
 a fifth of their patches to choose the step, 12 to judge. The kernel is a Gaussian of 2 pixels on 8 x 8 pixels; every
 eighth pixel is kept from the first on, so that the low-resolution pixels lie half a pixel after it. Noise of 30 dB is
 added to them and of 40 dB to the guide; in the release it has one variance for all bands, here one for each. Harvard is
-fused in the same way (`--data harvard/first30`), with 10 stages in the place of 11.
+fused in the same way (`--data harvard/first30`); the paper has 10 stages there, here they stay 11.
 """
 
 from pathlib import Path

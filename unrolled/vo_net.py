@@ -46,7 +46,7 @@ Differences from the release:
   with the interpolated Y, which needs pixel centres that coincide.
 - X is not held below 1, which is the 99.9 % quantile here and the sensor's full scale there; always 200 turns, where
   the release stops once X moves by less than 2e-5. They start from zero, there from the bicubic image with the
-  low-resolution pixels put back; X is then within 8e-5 of the limit, relative to its size.
+  low-resolution pixels put back.
 - More than one guide band (the paper has one): P of each band is the combination that `fusionnet` takes too.
 """
 
@@ -247,7 +247,7 @@ VO_NET = System(
     differences="The weight of the network follows from the errors of the terms in training; the release has no "
     "network and leaves it out. The guide is blurred by the sensor of lr, not by its own. The boundary is the model's. "
     "Always 200 turns, from zero, where the release starts from the bicubic image with the low-resolution pixels put "
-    "back; the product is then within 8e-5 of the limit, relative to its size.",
+    "back.",
     parameters=(78_632, Bands(8, 1, 4)),
     needs_model=True,
 )
