@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -217,16 +217,18 @@ class Fitter(Protocol):
         effort: float = 1.0,
         budget: float | None = None,
         progress: Progress = silent,
+        valid: Mapping[str, np.ndarray] | None = None,
         restore: Callable[[Callable[[int], Any]], Any] | None = None,
         save: Callable[[Any], None] | None = None,
         **sizes: Any,
     ) -> Fit:
         """Fits the system; with keys ``(members,)`` an ensemble: product and learned operators have a leading axis.
 
-        ``effort`` scales the numbers of steps of the paper; ``budget`` stops after so many seconds. ``save`` gets the
-        state of the fit again and again, a frozen dataclass of plain values and of pytrees of arrays; ``restore``
-        gives one to go on from, or None, and may call ``begin(stage)`` for one of the same structure. ``sizes`` are
-        those of the generator, the paper's by default.
+        ``effort`` scales the numbers of steps of the paper; ``budget`` stops after so many seconds. Only pixels that
+        are ``valid``, ``(height, width)`` for each image, count in the losses; all by default. ``save`` gets the state
+        of the fit again and again, a frozen dataclass of plain values and of pytrees of arrays; ``restore`` gives one
+        to go on from, or None, and may call ``begin(stage)`` for one of the same structure. ``sizes`` are those of the
+        generator, the paper's by default.
         """
         ...
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial, wraps
 from inspect import Parameter, Signature, signature
 from typing import Any, cast
@@ -298,6 +298,7 @@ def fit(
     budget: float | None = None,
     progress: Progress = silent,
     stopping: Stopping | None = None,
+    valid: Mapping[str, np.ndarray] | None = None,
     restore: Restore | None = None,
     save: Callable[[FitState], None] | None = None,
 ) -> Fitting:
@@ -314,6 +315,7 @@ def fit(
             to that and not cut off.
         progress: called before the first loop, with the steps that are planned, and after each.
         stopping: ends stages early.
+        valid: masks ``(height, width)`` of the pixels of each image that count, by its name; all by default.
         restore: gives the state of an interrupted fit with the same arguments to go on from; called once.
         save: called after each loop with the state.
 
@@ -322,7 +324,7 @@ def fit(
         stops it early, and otherwise that of the final parameters.
 
     Raises:
-        InputError: key, effort or budget do not fit.
+        InputError: key, effort, budget or masks do not fit.
         RunError: a loss is not finite.
     """
     if not effort > 0 or (budget is not None and not budget > 0):
@@ -331,8 +333,9 @@ def fit(
         raise InputError("the key must come from jax.random.key, or from jax.random.split for an ensemble.")
     ensemble, begun = key.ndim == 1, time.monotonic()
     totals = [max(1, round(stage.steps * effort)) for stage in stages]
+    pair = watched = pair.only(valid or {})
     if stopping is not None and stopping.held_out > 0:
-        pair = pair.hold_out(stopping.held_out, key[0] if ensemble else key)
+        pair, watched = pair.hold_out(stopping.held_out, key[0] if ensemble else key)
     module, earlier, devices = _build(build, key), 0, _devices(key.size) if ensemble else ()
 
     def begin(number: int) -> FitState:
@@ -355,7 +358,7 @@ def fit(
         left = None if budget is None else budget - (time.monotonic() - begun)
         share = None if left is None else left * totals[number] / sum(totals[number:])
         after = partial(_after, sum(totals[number + 1 :]), progress, save)
-        final = _run(program, pair, state, stopping, share, after)
+        final = _run(program, pair, watched, state, stopping, share, after)
         earlier = final.earlier + final.total
         module, state = nnx.merge(graphdef, final.kept, final.iterate.rest), None
     if stages[-1].average and stopping is None:
@@ -379,6 +382,7 @@ def _build(build: Callable[[Array], nnx.Module], key: Array) -> nnx.Module:
 def _run(
     program: Program,
     pair: Pair,
+    watched: Pair,
     state: FitState,
     stopping: Stopping | None,
     seconds: float | None,
@@ -403,7 +407,7 @@ def _run(
             )
         loss = float(iterate.loss.mean())
         state = dataclasses.replace(state, iterate=iterate, losses=[*state.losses, loss])
-        state = _watch(program, pair, state, stopping, step)
+        state = _watch(program, watched, state, stopping, step)
         if seconds is not None and step < state.total:
             left = seconds - (now - begun)
             more = 0 if left <= 0 else math.ceil(left / pace) if pace else planned
@@ -415,13 +419,12 @@ def _run(
     return state
 
 
-def _watch(program: Program, pair: Pair, state: FitState, stopping: Stopping | None, step: int) -> FitState:
+def _watch(program: Program, watched: Pair, state: FitState, stopping: Stopping | None, step: int) -> FitState:
     """Keeps the parameters that are worth it, and ends the stage where `stopping` says so."""
     if stopping is None:
         return dataclasses.replace(state, kept=state.iterate.params)
     if step % stopping.every and step < state.total:
         return state
-    watched = pair.held_out() if stopping.held_out > 0 else pair
     value = float(_look(program, state.iterate.params, state.iterate, watched)[0].mean())
     if value < state.best * (1 - stopping.tolerance) or state.best == math.inf:
         return dataclasses.replace(state, best=value, waited=0, kept=state.iterate.params)
@@ -454,6 +457,7 @@ class Run:
     budget: float | None = None
     progress: Progress = silent
     stopping: Stopping | None = None
+    valid: Mapping[str, np.ndarray] | None = None
     restore: Restore | None = None
     save: Callable[[FitState], None] | None = None
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jfusion.errors import InputError
@@ -19,7 +21,7 @@ class Pair:
 
     Attributes:
         observation: `lr` ``(batch, h, w, band)`` and `guide` ``(batch, h ratio, w ratio, guide band)``.
-        weight: of the pixels of each image, ``(batch, height, width, 1)``; 0 where a pixel is held out.
+        weight: of the pixels of each image, ``(batch, height, width, 1)``; 0 where a pixel is held out or not valid.
         model: the observation model; unknown parts are None.
     """
 
@@ -52,20 +54,32 @@ class Pair:
         images = {key: image / scale.astype(image.dtype) for key, image in self.observation.items()}
         return dataclasses.replace(self, observation=images), scale
 
-    def hold_out(self, fraction: float, key: Array) -> Pair:
-        """The pair with about this fraction of the pixels of each image at weight 0."""
+    def only(self, valid: Mapping[str, np.ndarray]) -> Pair:
+        """The pair with weight 0 where an image, by its name, is not valid, ``(height, width)``.
 
-        def draw(key: Array, weight: Array) -> Array:
-            return (jax.random.uniform(key, weight.shape) >= fraction).astype(weight.dtype)
+        Raises:
+            InputError: a mask has not its image's height and width.
+        """
+        for name, mask in valid.items():
+            if mask.shape != (size := self.weight[name].shape[1:3]):
+                raise InputError(
+                    f"{name} has {size[0]} x {size[1]} pixels, but the mask of those that are valid is {mask.shape}."
+                )
+        return self._weighted({name: jnp.asarray(mask)[..., None] for name, mask in valid.items()})
 
+    def hold_out(self, fraction: float, key: Array) -> tuple[Pair, Pair]:
+        """The pair without about this fraction of the pixels of each image, and the pair of these alone."""
         keys = jax.random.split(key, len(self.weight))
-        return dataclasses.replace(
-            self, weight={name: draw(k, w) for k, (name, w) in zip(keys, self.weight.items(), strict=True)}
-        )
+        seen = {
+            name: jax.random.uniform(k, weight.shape) >= fraction
+            for k, (name, weight) in zip(keys, self.weight.items(), strict=True)
+        }
+        return self._weighted(seen), self._weighted({name: ~mask for name, mask in seen.items()})
 
-    def held_out(self) -> Pair:
-        """The pair that shows only the pixels that this one holds out."""
-        return dataclasses.replace(self, weight={key: 1 - weight for key, weight in self.weight.items()})
+    def _weighted(self, masks: Mapping[str, Array]) -> Pair:
+        """The pair with weights multiplied by masks."""
+        weights = {name: self.weight[name] * mask.astype(self.weight[name].dtype) for name, mask in masks.items()}
+        return dataclasses.replace(self, weight=self.weight | weights)
 
 
 def mean_l1(predicted: Array, observed: Array, weight: Array) -> Array:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax import Array
 
 from jfusion.catalogue import Fit, Fitted, System
@@ -150,6 +151,7 @@ def fit(
     budget: float | None = None,
     progress: Progress = silent,
     sizes: Mapping[str, Any] | None = None,
+    valid: Mapping[str, np.ndarray] | None = None,
     folder: Path | None = None,
     resume: bool = True,
 ) -> tuple[Fit, float]:
@@ -159,7 +161,7 @@ def fit(
         system: a row of the catalogue whose method is `Fitted`.
         observation, model: of the pair.
         key: random key, or ``(members,)`` keys of an ensemble.
-        effort, budget, sizes: see `jfusion.catalogue.Fitter`; the budget is that of all sittings together.
+        effort, budget, sizes, valid: see `jfusion.catalogue.Fitter`; the budget is that of all sittings together.
         progress: called while it fits.
         folder, resume: see `kept`.
 
@@ -171,7 +173,7 @@ def fit(
         RunError: the loss is not finite, or see `kept`.
     """
     method = check_fitted(system)
-    arguments = {"key": key, "effort": effort, **(sizes or {})}
+    arguments = {"key": key, "effort": effort, "valid": valid, **(sizes or {})}
     if folder is None:
         course = Course(progress)
         done = method.fit(observation, model, budget=budget, progress=course, **arguments)
@@ -179,7 +181,7 @@ def fit(
     settings = {
         "system": system.name, "sizes": sizes or {}, "effort": effort, "budget": budget,
         "seed": name_of(jax.random.key_data(key)),
-        "pair": name_of(*(observation[name] for name in sorted(observation)), *jax.tree.leaves(model)),
+        "pair": name_of(*jax.tree.leaves((observation, model, valid))),
     }  # fmt: skip
     with kept(folder, settings, resume, progress) as keeper:
         done = method.fit(

@@ -22,7 +22,15 @@ from jfusion.data.scene import Scene
 from jfusion.errors import InputError
 from jfusion.files import check_apart, check_output
 from jfusion.inference.meter import measured
-from jfusion.inference.pair import Pair, check_valid, product_outline, product_scene, scale_remark, sensor_model
+from jfusion.inference.pair import (
+    Pair,
+    check_valid,
+    observed,
+    product_outline,
+    product_scene,
+    scale_remark,
+    sensor_model,
+)
 from jfusion.inference.run import check_exact, completed, count_parameters, ready, run, trained
 from jfusion.inference.tiles import Span, Tile, ahead, mosaic, spans, windows
 from jfusion.inference.uncertainty import as_numbers, check_interval, with_half_width
@@ -274,7 +282,7 @@ def _whole(
     pair = sources.pair(slice(0, layout.height), slice(0, layout.width))
     check_valid(pair)
     done = run(
-        system, pair.observation, pair.model, registering=registering, valid=jnp.asarray(pair.observed),
+        system, pair.observation, pair.model, registering=registering, valid=pair.masks,
         estimating=estimating, exact=exact, **settings,
     )  # fmt: skip
     note = "; ".join(filter(None, (pair.remark, "" if estimating else scale_remark(pair), done.note)))
@@ -302,7 +310,8 @@ def _windowed(
 ) -> Done:
     ratio, lr = sources.geometry.ratio, sources.outlines[0]
     seen = sources.pair(*sample(sources))
-    model, how = completed(system, seen.observation, seen.model, estimating, exact, jnp.asarray(seen.observed))
+    counts = jnp.asarray(observed(seen.masks, seen.geometry.ratio))
+    model, how = completed(system, seen.observation, seen.model, estimating, exact, counts)
     notes, network = [seen.remark, "" if estimating else scale_remark(seen), how], None
     if isinstance(system.method, Trained):
         network, how = trained(system, seen.observation, model, **settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
@@ -52,11 +53,21 @@ class Pair:
         return self.guide.valid & ~spread(~self.lr.valid, self.geometry.ratio)
 
     @property
-    def observed(self) -> np.ndarray:
-        """`(h, w)` of the low-resolution image: True where it is valid, and the guide too as far as its PSF reaches."""
-        ratio = self.geometry.ratio
-        gaps = ~self.guide.valid.reshape(self.lr.height, ratio, self.lr.width, ratio).all((1, 3))
-        return self.lr.valid & ~binary_dilation(gaps, np.ones((3, 3)), PSF_REACH)
+    def masks(self) -> dict[str, np.ndarray]:
+        """The valid pixels of each image of the observation, `(height, width)`."""
+        return {"lr": self.lr.valid, "guide": self.guide.valid}
+
+
+def in_blocks(valid: np.ndarray, ratio: int) -> np.ndarray:
+    """Which blocks of ``ratio`` x ``ratio`` pixels are wholly valid; an incomplete one at the end is left out."""
+    height, width = (n // ratio for n in valid.shape)
+    return np.all(valid[: height * ratio, : width * ratio].reshape(height, ratio, width, ratio), (1, 3))
+
+
+def observed(valid: Mapping[str, np.ndarray], ratio: int) -> np.ndarray:
+    """`(h, w)` of the low-resolution image: True where it is valid, and the guide too as far as its PSF reaches."""
+    gaps = ~in_blocks(valid["guide"], ratio)
+    return valid["lr"] & ~binary_dilation(gaps, np.ones((3, 3)), PSF_REACH)
 
 
 def spread(invalid: np.ndarray, ratio: int) -> np.ndarray:
@@ -180,10 +191,10 @@ def scale_remark(pair: Pair) -> str:
 
     Compared are the means over the ground that both images show.
     """
-    spectral, seen = pair.model.operators["guide"], pair.observed
+    spectral, ratio = pair.model.operators["guide"], pair.geometry.ratio
+    seen = observed(pair.masks, ratio)
     if spectral is None or not seen.any():
         return ""
-    ratio = pair.geometry.ratio
     fine = np.repeat(np.repeat(seen, ratio, 0), ratio, 1)
     guide, lr = (scene.physical()[part].mean(0) for scene, part in ((pair.guide, fine), (pair.lr, seen)))
     said = np.asarray(spectral(jnp.asarray(lr)[None, None, None]))[0, 0, 0]

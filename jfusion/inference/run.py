@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
@@ -15,6 +18,7 @@ from jfusion.data.simulate import Simulation, reduce
 from jfusion.errors import InputError, RunError
 from jfusion.inference.fits import fit
 from jfusion.inference.meter import measured
+from jfusion.inference.pair import observed
 from jfusion.inference.uncertainty import calibrated, check_interval
 from jfusion.operators import Observation, ObservationModel
 from jfusion.operators.estimate import estimate
@@ -134,7 +138,7 @@ def run(
     progress: Progress = silent,
     sizes: dict[str, Any] | None = None,
     registering: bool = False,
-    valid: Array | None = None,
+    valid: Mapping[str, np.ndarray] | None = None,
     estimating: bool = False,
     folder: Path | None = None,
     resume: bool = True,
@@ -159,8 +163,9 @@ def run(
         progress: called while it trains or fits.
         sizes: of the network that is trained or fitted, the paper's by default.
         registering: whether `lr` may be displaced against the guide.
-        valid: ``(h, w)``, which pixels of `lr` it is registered by, its sensors are estimated from and its interval is
-            calibrated on; all by default. See `jfusion.inference.pair.Pair.observed`.
+        valid: ``(height, width)`` for `lr` and `guide`, which of their pixels a system is fitted to; all by default.
+            The pair is registered by those of `lr` for which the guide is valid too, its sensors are estimated from
+            them and its interval is calibrated on them (`jfusion.inference.pair.observed`).
         estimating: whether the sensors are estimated from the pair first (`jfusion.operators.estimate`), whatever the
             model knows of them, and not learned by the system.
         folder: from which a training or fit goes on after a kill.
@@ -176,21 +181,25 @@ def run(
             pair has no interval, or the system makes no exact products.
         RunError: training diverged, the product is not finite, or the folder cannot be written to or read from.
     """
+    seen = None if valid is None else jnp.asarray(observed(valid, model.ratio))
     if uncertainty is not None:
-        check_interval(system, observation["lr"].shape[1:3], model.ratio, uncertainty, valid)
+        check_interval(system, observation["lr"].shape[1:3], model.ratio, uncertainty, seen)
     if exact:
         check_exact(system)
     with measured() as meter:
-        given, found = observation, register(observation, model, valid) if registering else None
+        given, found = observation, register(observation, model, seen) if registering else None
         if found is not None:
             observation = given | {"lr": in_place(given, displaced(model, found.displacement))}
-            moved = shown(found.displacement, valid)
-            valid = moved if valid is None else moved & valid
+            moved = shown(found.displacement, seen)
+            seen = moved if seen is None else moved & seen
             if uncertainty is not None:
-                check_interval(system, valid.shape, model.ratio, uncertainty, valid)
-        model, note = completed(system, observation, model, estimating, exact, valid)
+                check_interval(system, seen.shape, model.ratio, uncertainty, seen)
+        model, note = completed(system, observation, model, estimating, exact, seen)
         if found is not None and system.displaced:
             observation, model = given, displaced(model, found.displacement)
+        elif found is not None:
+            of_lr = None if valid is None else jnp.asarray(valid["lr"])
+            valid = {**(valid or {}), "lr": np.asarray(shown(found.displacement, of_lr))}
         parameters, network, half_width = None, None, None
         match system.method:
             case Classical():
@@ -205,11 +214,11 @@ def run(
                 parameters = count_parameters(network.module)
             case Fitted() as fitted:
                 options: dict[str, Any] = {"effort": effort, "budget": budget, "progress": progress, "sizes": sizes,
-                                           "folder": folder, "resume": resume}  # fmt: skip
+                                           "folder": folder, "resume": resume, "valid": valid}  # fmt: skip
                 if uncertainty is None:
                     done, _ = fit(system, observation, model, jax.random.key(seed), **options)
                 else:
-                    ensemble = calibrated(system, observation, model, seed, valid=valid, **options)
+                    ensemble = calibrated(system, observation, model, seed, seen=seen, **options)
                     done, half_width = ensemble.fit, ensemble.half_width(uncertainty)
                     note = "; ".join(filter(None, (note, f"mean of {len(ensemble.members)} fits")))
                 product, model, bands = done.product, done.model, Bands.of(observation, model)
@@ -219,7 +228,7 @@ def run(
             model = model if system.displaced else displaced(model, found.displacement)
             note = "; ".join(filter(None, (note, str(found))))
         product.block_until_ready()
-    if not bool(jax.numpy.isfinite(product).all()):
+    if not bool(jnp.isfinite(product).all()):
         raise RunError(f"{system.name} made pixels that are not finite; check the pair for constant or empty bands.")
     return Run(product, model, meter.seconds, meter.peak_memory_mib, parameters, note, network, found, half_width)
 

@@ -34,6 +34,7 @@ from jfusion.data.scene import Scene
 from jfusion.data.simulate import reduce
 from jfusion.errors import InputError
 from jfusion.inference.fits import check_fitted, fit
+from jfusion.inference.pair import in_blocks
 from jfusion.operators import Observation, ObservationModel
 from jfusion.progress import Progress, silent
 
@@ -129,18 +130,19 @@ def calibrated(
     budget: float | None = None,
     progress: Progress = silent,
     sizes: Mapping[str, Any] | None = None,
+    valid: Mapping[str, np.ndarray] | None = None,
+    seen: Array | None = None,
     folder: Path | None = None,
     resume: bool = True,
-    valid: Array | None = None,
 ) -> Calibrated:
     """Fits an ensemble to a pair and, with as many steps, to the pair one ratio lower.
 
     Args:
         system, observation, model: see `jfusion.inference.fits.fit`.
         seed: of the members.
-        effort, progress, sizes, folder, resume: likewise.
+        effort, progress, sizes, valid, folder, resume: likewise.
         budget: seconds for both; the pair itself may take half of them.
-        valid: ``(h, w)``, which pixels of `lr` calibrate; all by default.
+        seen: ``(h, w)``, which pixels of `lr` calibrate; all by default.
 
     Raises:
         InputError: the pair is too small to be degraded once more, or see `jfusion.inference.fits.fit`.
@@ -148,17 +150,22 @@ def calibrated(
     """
     keys, half = jax.random.split(jax.random.key(seed), MEMBERS), None if budget is None else budget / 2
     lower = reduce(observation, model)
+    sizes_below = {name: image.shape[1:3] for name, image in lower.observation.items()}
+    valid_below = {
+        name: in_blocks(mask, model.ratio)[: sizes_below[name][0], : sizes_below[name][1]]
+        for name, mask in (valid or {}).items()
+    }
 
-    def members(name: str, observation: Observation, model: ObservationModel, effort: float) -> tuple[Fit, float]:
+    def members(name: str, observation: Observation, model: ObservationModel, **settings: Any) -> tuple[Fit, float]:
         return fit(
-            system, observation, model, keys, effort=effort, budget=half, progress=progress, sizes=sizes,
-            folder=folder and folder / name, resume=resume,
+            system, observation, model, keys, budget=half, progress=progress, sizes=sizes,
+            folder=folder and folder / name, resume=resume, **settings,
         )  # fmt: skip
 
-    whole, share = members("product", observation, model, effort)
-    below, _ = members("one_ratio_lower", lower.observation, lower.model, effort * share)
+    whole, share = members("product", observation, model, effort=effort, valid=valid)
+    below, _ = members("one_ratio_lower", lower.observation, lower.model, effort=effort * share, valid=valid_below)
     mean = Fit(whole.product.mean(0), _mean(whole.model, model), whole.losses)
-    counts = None if valid is None else jnp.asarray(valid, bool)[: lower.target.shape[1], : lower.target.shape[2]]
+    counts = None if seen is None else seen[: lower.target.shape[1], : lower.target.shape[2]]
     return Calibrated(mean, whole.product, below.product, lower.target, counts)
 
 

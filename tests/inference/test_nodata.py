@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from affine import Affine
 
+from jfusion import catalogue
 from jfusion.data import geotiff
 from jfusion.data.scene import Scene
 from jfusion.inference.fuse import fuse
-from jfusion.inference.pair import make_pair
+from jfusion.inference.pair import make_pair, observed
+from jfusion.inference.run import run
 from jfusion.operators import Grid, SpatialResponse, SpectralResponse, gaussian_psf
 from jfusion.operators.estimate import estimate
 
@@ -32,10 +34,10 @@ def pair_with_gaps(image: np.ndarray) -> tuple[Scene, Scene]:
 
 
 def test_what_the_psf_sees_must_be_valid(scene: np.ndarray) -> None:
-    observed = make_pair(*pair_with_gaps(scene)).observed
+    pair = make_pair(*pair_with_gaps(scene))
     expected = np.ones((24, 24), bool)
     expected[12:, 10:] = expected[:5, 1:6] = False
-    np.testing.assert_array_equal(observed, expected)
+    np.testing.assert_array_equal(observed(pair.masks, 2), expected)
 
 
 @pytest.mark.parametrize("tile", [None, 24])
@@ -47,7 +49,20 @@ def test_sensors_of_files_are_estimated_from_valid_pixels(scene: np.ndarray, til
     done = fuse(*files, system="cubic", estimate=True, tile=tile)
     assert (done.windows > 1) is (tile is not None)
     pair = make_pair(*images)
-    expected = estimate(pair.observation, pair.model, valid=jnp.asarray(pair.observed)).model
+    expected = estimate(pair.observation, pair.model, valid=jnp.asarray(observed(pair.masks, 2))).model
     careless = estimate(pair.observation, pair.model).model
     np.testing.assert_allclose(done.model["lr"].psf, expected["lr"].psf, atol=1e-5)
     assert np.abs(expected["lr"].psf - careless["lr"].psf).max() > 0.01
+
+
+def test_fits_do_not_see_what_no_sensor_saw(scene: np.ndarray) -> None:
+    pair = make_pair(*pair_with_gaps(scene))
+    images = pair.observation
+    masks = {name: jnp.asarray(mask)[..., None] for name, mask in pair.masks.items()}
+    other = {name: jnp.where(masks[name], image, image / 2) for name, image in images.items()}
+    system = catalogue.get("deep_decoder")
+    model = estimate(images, pair.model).model
+    settings = {"sizes": system.method.tiny, "effort": 3 / system.method.steps}
+    one, two = (run(system, x, model, valid=pair.masks, **settings).product for x in (images, other))
+    np.testing.assert_allclose(one, two, atol=1e-6)
+    assert np.abs(one - run(system, other, model, **settings).product).max() > 1e-4

@@ -86,11 +86,13 @@ def test_agreeing_members_keep_a_floor() -> None:
 
 
 CALLS: list[tuple[tuple[int, ...], float, float | None]] = []
+MASKS: list[dict[str, np.ndarray] | None] = []
 
 
-def learned(observation, model, *, key, effort=1.0, budget=None, progress, **sizes) -> Fit:
+def learned(observation, model, *, key, effort=1.0, budget=None, progress, valid=None, **sizes) -> Fit:
     """The interpolated image with noise of each member, who learn a response each; half the steps are done."""
     CALLS.append((observation["lr"].shape, effort, budget))
+    MASKS.append(valid)
     progress(1, 100, {})
     progress(50, 50, {})
     image = upsample(observation["lr"], model.grid)
@@ -119,6 +121,24 @@ def test_the_pair_one_ratio_lower_gets_as_many_steps() -> None:
     assert half.shape == found.fit.product.shape == (1, 16, 16, 3)
     assert float(half.min()) > 0
     assert float(found.half_width(0.5).mean()) < float(half.mean())
+
+
+def test_one_ratio_lower_a_pixel_is_valid_where_all_below_it_were() -> None:
+    row = catalogue.get("miae")
+    system = dataclasses.replace(row, method=dataclasses.replace(row.method, fit=learned))
+    grid = Grid.nested(2)
+    psf = SpatialResponse(gaussian_psf(0.85, grid), 2, grid.phase)
+    images = {"lr": jnp.ones((1, 9, 8, 3)), "guide": jnp.ones((1, 18, 16, 1))}
+    valid = {"lr": np.ones((9, 8), bool), "guide": np.ones((18, 16), bool)}
+    valid["lr"][3, 2] = valid["guide"][9, 5] = False
+    MASKS.clear()
+    calibrated(system, images, ObservationModel({"lr": psf, "guide": None}, grid), valid=valid)
+    whole, below = MASKS
+    assert whole is valid
+    assert below["lr"].shape == (4, 4)
+    assert below["guide"].shape == (8, 8)
+    assert np.argwhere(~below["lr"]).tolist() == [[1, 1]]
+    assert np.argwhere(~below["guide"]).tolist() == [[4, 2]]
 
 
 def test_no_interval_is_stored_narrower() -> None:

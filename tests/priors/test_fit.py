@@ -265,11 +265,14 @@ def test_weights_choose_the_pixels():
     np.testing.assert_allclose(mean_l2(a, b, jnp.ones_like(weight)), ((a - b) ** 2).mean(), rtol=1e-6)
 
 
-def test_held_out_pixels_are_the_complement(pair):
-    part = pair.hold_out(0.25, jax.random.key(0))
-    rest = part.held_out()
-    np.testing.assert_array_equal(part.weight["lr"] + rest.weight["lr"], pair.weight["lr"])
-    assert 0.1 < float(rest.weight["lr"].mean()) < 0.4
+def test_held_out_pixels_are_the_complement_among_the_valid(pair):
+    valid = np.arange(64).reshape(8, 8) % 8 > 1
+    part, rest = pair.only({"lr": valid}).hold_out(0.25, jax.random.key(0))
+    np.testing.assert_array_equal((part.weight["lr"] + rest.weight["lr"])[0, ..., 0], valid)
+    np.testing.assert_array_equal(part.weight["guide"] + rest.weight["guide"], pair.weight["guide"])
+    assert 0.1 < float(rest.weight["lr"].sum() / valid.sum()) < 0.4
+    with pytest.raises(InputError, match="lr has 8 x 8 pixels"):
+        pair.only({"lr": valid[1:]})
 
 
 def test_normalised_pair_has_its_peak_at_one(pair):
