@@ -19,14 +19,14 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import Initializer
 
-from jfusion.catalogue import Bands, Fit, Fitter
+from jfusion.catalogue import Bands, Fitter
 from jfusion.layers.conv import Conv
 from jfusion.layers.init import normal
 from jfusion.layers.responses import Constraint
 from jfusion.operators import Grid, Identity, Observation, ObservationModel, SpatialResponse
 from jfusion.operators.linear import LinearOperator
-from priors.degradation import Degradation, on_logits, unknown_parts
-from priors.fit import Loss, Run, Schedule, Stage, one_by_one
+from priors.degradation import Degradation, on_logits
+from priors.fit import Loss, Plan, Schedule, Stage, fitter
 from priors.pair import Pair
 
 SLOPE = 0.2
@@ -170,7 +170,7 @@ def stage(loss: Loss, rate: float, project: Callable[[Any], None], rates: tuple[
     return Stage(loss, STEPS, Schedule(rate, hold=HOLD), rates=rates, project=project)
 
 
-def fitter(build: Callable[..., nnx.Module], stage: Stage) -> Fitter:
+def coupled_fitter(build: Callable[..., nnx.Module], stage: Stage) -> Fitter:
     """The fit of an autoencoder whose output begins with the product and the completed model.
 
     Args:
@@ -178,23 +178,21 @@ def fitter(build: Callable[..., nnx.Module], stage: Stage) -> Fitter:
         stage: of the fit.
     """
 
-    @one_by_one
+    @fitter
     def fit_pair(
         observation: Observation,
         model: ObservationModel,
-        run: Run,
         *,
         constrained: bool = True,
         support: Array | None = None,
         size: int | None = None,
         **sizes: Any,
-    ) -> Fit:
+    ) -> Plan:
         """Fits the system to a pair; see `jfusion.catalogue.Fitter` and `priors.fit.fit`.
 
         Args:
             observation: `lr` and `guide`.
             model: parts that are None are learned and returned, the others are used as they are.
-            run: how to fit.
             constrained: keeps a learned PSF and spectral responses on the simplex by softmax; False clamps them after
                 each step, as released.
             support: bands that each band of the guide may see, for an unknown spectral response; None for all.
@@ -208,8 +206,7 @@ def fitter(build: Callable[..., nnx.Module], stage: Stage) -> Fitter:
             degradation = Degradation(model, bands, constraints, support, size)
             return build(pair, degradation, rngs=nnx.Rngs(key), **sizes)
 
-        fitted = run(made, pair, (on_logits(stage) if constrained else stage,))
-        product, estimated = fitted.output[:2]
-        return Fit(product * scale, estimated if unknown_parts(model) else model, fitted.losses)
+        stages = (on_logits(stage) if constrained else stage,)
+        return Plan(made, pair, stages, scale, lambda output: output[:2])
 
     return fit_pair

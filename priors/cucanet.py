@@ -148,7 +148,7 @@ def _built(pair: Pair, degradation: Degradation, **options: Any) -> CucaNet:
     return CucaNet(bands, degradation, grid=grid, lr_size=(height, width), **options)
 
 
-fit_cucanet = coupled.fitter(_built, STAGE)
+fit_cucanet = coupled.coupled_fitter(_built, STAGE)
 
 
 CUCANET = System(

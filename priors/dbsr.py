@@ -17,12 +17,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
+from jfusion.catalogue import Bands, Fitted, Paper, System
 from jfusion.layers.untrained import MirroredConv, Norm, NormedConv, activate
 from jfusion.operators import Grid, Observation, ObservationModel, upsample
 from jfusion.tasks import SPATIOSPECTRAL
 from priors.degradation import WIDE, Degradation, on_logits, unknown_parts
-from priors.fit import Run, Schedule, Stage, one_by_one
+from priors.fit import Plan, Schedule, Stage, fitter
 from priors.held import Held, hold
 from priors.pair import Pair, mean_l1
 from priors.patches import corners, cut
@@ -229,19 +229,17 @@ def epochs(stage: Stage, extent: tuple[int, ...], side: int) -> Stage:
     return dataclasses.replace(stage, steps=EPOCHS * -(-patches // BATCH))
 
 
-@one_by_one
+@fitter
 def fit_dbsr(
     observation: Observation,
     model: ObservationModel,
-    run: Run,
     **sizes: Any,
-) -> Fit:
+) -> Plan:
     """Fits DBSR to a pair; see `jfusion.catalogue.Fitter` and `priors.fit.fit`.
 
     Args:
         observation: `lr` and `guide`.
         model: parts that are None are learned and returned, the others are used as they are.
-        run: how to fit.
         sizes: of `BlindPrior`; see `Dbsr`.
     """
     pair, scale = Pair.of(observation, model).normalised()
@@ -254,9 +252,7 @@ def fit_dbsr(
 
     spectral, spatial = epochs(SPECTRAL, extent, SPECTRAL_PATCH), epochs(SPATIAL, extent, SPATIAL_PATCH)
     stages = (spectral, MAPPED, spatial, CODE, IMAGE)
-    fitted = run(build, pair, (SIMPLEX_SENSORS, *stages) if "guide" in unknown else stages)
-    product, estimated = fitted.output
-    return Fit(product * scale, estimated if unknown else model, fitted.losses)
+    return Plan(build, pair, (SIMPLEX_SENSORS, *stages) if "guide" in unknown else stages, scale)
 
 
 DBSR = System(

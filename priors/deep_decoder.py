@@ -15,13 +15,13 @@ import jax
 from flax import nnx
 from jax import Array
 
-from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
+from jfusion.catalogue import Bands, Fitted, Paper, System
 from jfusion.layers.conv import Conv
 from jfusion.layers.untrained import Norm, enlarge
 from jfusion.operators import Observation, ObservationModel
 from jfusion.tasks import SPATIOSPECTRAL
-from priors.fit import Run, Schedule, Stage, Stopping, one_by_one
-from priors.observed import Code, fit_observed, observation_loss
+from priors.fit import Plan, Schedule, Stage, Stopping, fitter
+from priors.observed import Code, observation_loss, plan_observed
 
 
 def code_size(size: tuple[int, int], levels: int) -> tuple[int, int]:
@@ -73,21 +73,21 @@ LOWEST = Stopping(every=50, patience=sys.maxsize, tolerance=5e-3)
 """Never stops; keeps the parameters with the lowest loss."""
 
 
-@one_by_one
+@fitter
 def fit_deep_decoder(
     observation: Observation,
     model: ObservationModel,
-    run: Run,
     *,
     width: int = 128,
     levels: int = 5,
-) -> Fit:
-    """Fits a deep decoder to a pair; see `jfusion.catalogue.Fitter`, `priors.fit.fit` and `fit_observed`.
+) -> Plan:
+    """Fits a deep decoder to a pair; see `jfusion.catalogue.Fitter`, `priors.fit.fit` and `plan_observed`.
+
+    Where nothing is said of stopping, the parameters with the lowest loss are kept.
 
     Args:
         observation: `lr` and `guide`.
         model: parts that are None are learned and returned, the others are used as they are.
-        run: how to fit; where nothing is said of stopping, the parameters with the lowest loss are kept.
         width, levels: of `DeepDecoder`.
     """
 
@@ -95,8 +95,7 @@ def fit_deep_decoder(
         generator = DeepDecoder(bands, width=width, levels=levels, size=size, rngs=rngs)
         return generator, Code((*code_size(size, levels), width), rngs=rngs)
 
-    run = dataclasses.replace(run, stopping=run.stopping or LOWEST)
-    return fit_observed(build, STAGE, observation, model, run)
+    return dataclasses.replace(plan_observed(build, STAGE, observation, model), stopping=LOWEST)
 
 
 DEEP_DECODER = System(

@@ -12,11 +12,11 @@ from typing import Any
 
 from flax import nnx
 
-from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
+from jfusion.catalogue import Bands, Fitted, Paper, System
 from jfusion.operators import Observation, ObservationModel
 from jfusion.tasks import SPATIOSPECTRAL
-from priors.fit import Run, Schedule, Stage, one_by_one
-from priors.observed import Code, fit_observed, observation_loss
+from priors.fit import Plan, Schedule, Stage, fitter
+from priors.observed import Code, observation_loss, plan_observed
 from priors.skip import Skip
 
 
@@ -34,26 +34,24 @@ def hyperspectral_prior(bands: Bands, *, rngs: nnx.Rngs, **sizes: Any) -> Skip:
 STAGE = Stage(partial(observation_loss, deviation=0.03), 1801, Schedule(1e-2), average=0.99)
 
 
-@one_by_one
+@fitter
 def fit_dhp(
     observation: Observation,
     model: ObservationModel,
-    run: Run,
     **sizes: Any,
-) -> Fit:
-    """Fits a deep hyperspectral prior to a pair; see `jfusion.catalogue.Fitter`, `priors.fit.fit` and `fit_observed`.
+) -> Plan:
+    """Fits a deep hyperspectral prior to a pair; see `jfusion.catalogue.Fitter`, `priors.fit.fit` and `plan_observed`.
 
     Args:
         observation: `lr` and `guide`.
         model: parts that are None are learned and returned, the others are used as they are.
-        run: how to fit.
         sizes: of `Skip`.
     """
 
     def build(bands: Bands, size: tuple[int, int], rngs: nnx.Rngs) -> tuple[nnx.Module, Code]:
         return hyperspectral_prior(bands, rngs=rngs, **sizes), Code((*size, bands.lr), rngs=rngs)
 
-    return fit_observed(build, STAGE, observation, model, run)
+    return plan_observed(build, STAGE, observation, model)
 
 
 DHP = System(

@@ -14,11 +14,11 @@ import jax
 from flax import nnx
 from jax import Array
 
-from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
+from jfusion.catalogue import Bands, Fitted, Paper, System
 from jfusion.operators import Observation, ObservationModel
 from jfusion.tasks import SPATIOSPECTRAL
-from priors.fit import Run, Schedule, Stage, one_by_one
-from priors.observed import Code, fit_observed, observation_loss
+from priors.fit import Plan, Schedule, Stage, fitter
+from priors.observed import Code, observation_loss, plan_observed
 from priors.skip import Skip
 
 DEPTH = 32
@@ -48,26 +48,24 @@ COARSE = Stage(partial(observation_loss, deviation=0.05), 4000, Schedule(1e-2), 
 """Of larger ratios."""
 
 
-@one_by_one
+@fitter
 def fit_dip(
     observation: Observation,
     model: ObservationModel,
-    run: Run,
     **sizes: Any,
-) -> Fit:
-    """Fits a deep image prior to a pair; see `jfusion.catalogue.Fitter`, `priors.fit.fit` and `fit_observed`.
+) -> Plan:
+    """Fits a deep image prior to a pair; see `jfusion.catalogue.Fitter`, `priors.fit.fit` and `plan_observed`.
 
     Args:
         observation: `lr` and `guide`.
         model: parts that are None are learned and returned, the others are used as they are.
-        run: how to fit.
         sizes: of `Skip`.
     """
 
     def build(bands: Bands, size: tuple[int, int], rngs: nnx.Rngs) -> tuple[nnx.Module, Code]:
         return DeepImagePrior(bands, rngs=rngs, **sizes), Code((*size, DEPTH), rngs=rngs)
 
-    return fit_observed(build, FINE if model.ratio <= 4 else COARSE, observation, model, run)
+    return plan_observed(build, FINE if model.ratio <= 4 else COARSE, observation, model)
 
 
 DIP = System(

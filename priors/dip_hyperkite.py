@@ -14,13 +14,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
+from jfusion.catalogue import Bands, Fitted, Paper, System
 from jfusion.layers.predicted import PredictedSrf
 from jfusion.operators import Observation, ObservationModel
 from jfusion.tasks import SPATIOSPECTRAL
 from priors.degradation import unknown_parts, unknown_psf
 from priors.dip import DEPTH
-from priors.fit import Run, Stage, one_by_one
+from priors.fit import Plan, Stage, fitter
 from priors.observed import Code, Learned, with_learned
 from priors.pair import Pair, mean_l1
 from priors.skip import Skip
@@ -79,20 +79,18 @@ def falling(done: Array) -> Array:
 STAGE = Stage(enlarging_loss, 1500, falling)
 
 
-@one_by_one
+@fitter
 def fit_dip_hyperkite(
     observation: Observation,
     model: ObservationModel,
-    run: Run,
     **sizes: Any,
-) -> Fit:
+) -> Plan:
     """Fits the first stage of DIP-HyperKite to a pair; see `jfusion.catalogue.Fitter` and `priors.fit.fit`.
 
     Args:
         observation: `lr` and `guide`.
         model: parts that are None are learned and returned, the others are used as they are. A learned PSF reaches half
             a low-resolution pixel beyond its own on every side and is kept on the simplex by softmax.
-        run: how to fit.
         sizes: of `Skip`.
     """
     pair, scale = Pair.of(observation, model).normalised()
@@ -101,7 +99,7 @@ def fit_dip_hyperkite(
     def build(key: Array) -> DipHyperkite:
         return DipHyperkite(pair, bands, rngs=nnx.Rngs(key), **sizes)
 
-    return with_learned(run(build, pair, (STAGE,)), scale, model)
+    return Plan(build, pair, (STAGE,), scale, with_learned(model))
 
 
 DIP_HYPERKITE = System(

@@ -20,7 +20,7 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import constant
 
-from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
+from jfusion.catalogue import Bands, Fitted, Paper, System
 from jfusion.errors import InputError
 from jfusion.layers.conv import Conv
 from jfusion.layers.init import torch_kernel
@@ -31,7 +31,7 @@ from jfusion.operators.linear import LinearOperator
 from jfusion.tasks import SPATIOSPECTRAL
 from priors.coupled import clamp, clamp_kernels, he_conv, over_bands, sum_l1
 from priors.degradation import Degradation, unknown_parts
-from priors.fit import Run, Schedule, Stage, one_by_one
+from priors.fit import Plan, Schedule, Stage, fitter
 from priors.pair import Pair
 from priors.sensing import sensing_loss
 
@@ -223,21 +223,19 @@ SENSORS = Stage(sensing_loss, 4000, Schedule(1e-3), trainable=("degradation",))
 FUSION = Stage(fusion_loss, 14_000, Schedule(1.1e-3, hold=1 / 2), trainable=("generator",), project=clip_endmembers)
 
 
-@one_by_one
+@fitter
 def fit_eu2adl(
     observation: Observation,
     model: ObservationModel,
-    run: Run,
     *,
     attention: bool = True,
     **sizes: Any,
-) -> Fit:
+) -> Plan:
     """Fits EU2ADL to a pair; see `jfusion.catalogue.Fitter` and `priors.fit.fit`.
 
     Args:
         observation: `lr` and `guide`.
         model: parts that are None are learned and returned, the others are used as they are.
-        run: how to fit.
         attention: whether networks of the pair predict unknown operators; False learns their weights themselves,
             kept on the simplex by softmax.
         sizes: of `CoupledAutoencoders`.
@@ -250,9 +248,7 @@ def fit_eu2adl(
         degradation = Attention(pair, bands, rngs=rngs) if attention else Degradation(model, bands)
         return Eu2adl(bands, degradation, rngs=rngs, **sizes)
 
-    fitted = run(build, pair, (FUSION,) if known else (SENSORS, FUSION))
-    product, estimated = fitted.output
-    return Fit(product * scale, model if known else estimated, fitted.losses)
+    return Plan(build, pair, (FUSION,) if known else (SENSORS, FUSION), scale)
 
 
 EU2ADL = System(

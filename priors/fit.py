@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
 from inspect import Parameter, Signature, signature
-from typing import Any, cast
+from operator import itemgetter
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -43,8 +44,8 @@ Restore = Callable[[Callable[[int], "FitState"]], "FitState | None"]
 """``restore(begin)``: the state to go on from, or None; ``begin(stage)`` is how the stage so numbered begins, which has
 the structure of all states of that stage."""
 
-MEMBER = "member"
-"""Axis of the devices that share an ensemble."""
+SHARED = "shared"
+"""Axis of the devices that share scenes or an ensemble."""
 
 REPORT_SECONDS = 0.5
 """Aim for the time between two reports."""
@@ -139,6 +140,9 @@ class Stopping:
 # ----------------------------------------------------------------------------------------------------------------------
 # The compiled part
 
+Kind = Literal["fit", "pair", "all"]
+"""What has an argument of its own: each fit (of a member to a scene), each pair, or all of them the same."""
+
 
 @pytree
 class Iterate:
@@ -159,24 +163,31 @@ class Iterate:
 class Program:
     """A stage and the graph of its module: all that is static.
 
-    Ensembles are mapped over the members' iterates, which are shared out over ``devices``.
+    Attributes:
+        graphdef, stage: see `Stage.split`.
+        ensemble: whether iterates have an axis of members, which share a pair.
+        scenes: whether iterates and pairs have an axis of scenes, before that of members.
+        devices: that the first of these axes is shared out over.
     """
 
     graphdef: Any
     stage: Stage
     ensemble: bool
+    scenes: bool = False
     devices: tuple[jax.Device, ...] = ()
 
-    def over_members(self, function: Callable[..., Tree], *axes: int | None) -> Callable[..., Tree]:
-        """The function, for an ensemble mapped over these axes, 0 or None, of its arguments."""
-        if not self.ensemble:
+    def mapped(self, function: Callable[..., Tree], *kinds: Kind) -> Callable[..., Tree]:
+        """The function mapped over scenes and members, where there are any, of arguments of these kinds."""
+        levels = [("fit",)] * self.ensemble + [("fit", "pair")] * self.scenes
+        if not levels:
             return function
-        mapped = jax.vmap(function, in_axes=axes)
+        for level in levels:
+            function = jax.vmap(function, in_axes=tuple(0 if kind in level else None for kind in kinds))
         if len(self.devices) < 2:
-            return mapped
-        mesh = Mesh(np.array(self.devices), (MEMBER,))
-        specs = tuple(P() if axis is None else P(MEMBER) for axis in axes)
-        return jax.shard_map(mapped, mesh=mesh, in_specs=specs, out_specs=P(MEMBER), check_vma=False)
+            return function
+        mesh = Mesh(np.array(self.devices), (SHARED,))
+        specs = tuple(P(SHARED) if kind in levels[-1] else P() for kind in kinds)
+        return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=P(SHARED), check_vma=False)
 
     def evaluate(self, params: Tree, rest: Tree, pair: Pair, key: Array) -> tuple[Array, Tree]:
         """Loss and output."""
@@ -231,23 +242,25 @@ class Program:
 
 @partial(jax.jit, static_argnames="program")
 def _begin(program: Program, params: Tree, rest: Tree, key: Array, pair: Pair) -> Iterate:
-    return program.over_members(program.begin, 0, 0, 0, None)(params, rest, key, pair)
+    return program.mapped(program.begin, "fit", "fit", "fit", "pair")(params, rest, key, pair)
 
 
 @partial(jax.jit, static_argnames="program")
 def advance(program: Program, iterate: Iterate, pair: Pair, steps: int, total: int) -> Iterate:
     """The iterate after so many more steps of ``total``, in one compiled loop."""
 
-    def member(iterate: Iterate, pair: Pair, steps: Array, total: Array) -> Iterate:
+    def one(iterate: Iterate, pair: Pair, steps: Array, total: Array) -> Iterate:
         return lax.fori_loop(0, steps, lambda _, i: program.step(i, pair, total), iterate)
 
-    return program.over_members(member, 0, None, None, None)(iterate, pair, jnp.asarray(steps), jnp.asarray(total))
+    each = program.mapped(one, "fit", "pair", "all", "all")
+    return each(iterate, pair, jnp.asarray(steps), jnp.asarray(total))
 
 
 @partial(jax.jit, static_argnames="program")
 def _look(program: Program, params: Tree, iterate: Iterate, pair: Pair) -> tuple[Array, Tree]:
     """Loss and output at ``params``, with the same noise at every look."""
-    return program.over_members(program.evaluate, 0, 0, None, 0)(params, iterate.rest, pair, iterate.key)
+    each = program.mapped(program.evaluate, "fit", "fit", "pair", "fit")
+    return each(params, iterate.rest, pair, iterate.key)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -289,8 +302,8 @@ class Fitting:
 
 
 def fit(
-    build: Callable[[Array], nnx.Module],
-    pair: Pair,
+    build: Callable[[Array], nnx.Module] | Sequence[Callable[[Array], nnx.Module]],
+    pair: Pair | Sequence[Pair],
     stages: tuple[Stage, ...],
     *,
     key: Array,
@@ -302,29 +315,30 @@ def fit(
     restore: Restore | None = None,
     save: Callable[[FitState], None] | None = None,
 ) -> Fitting:
-    """Fits a module to a pair.
+    """Fits a module to a pair, or modules alike to the pairs of several scenes at once.
 
     Args:
-        build: makes the module from a key.
-        pair: what it is fitted to; the truth is no part of it.
+        build: makes the module from a key; of several scenes, one for each, which make modules of one structure.
+        pair: what it is fitted to; the truth is no part of it. Of several scenes, one for each, of one shape.
         stages: run in order.
-        key: random key. Keys ``(members,)`` fit an ensemble at once, on as many devices as share it out evenly: module
-            and output have a leading member axis, and the reported loss is the mean.
+        key: random key, the same for all scenes. Keys ``(members,)`` fit an ensemble at once. Scenes, or else members,
+            are shared out over as many devices as do so evenly.
         effort: scales the steps of every stage; each has at least one.
         budget: seconds for the whole. A stage may use its share, by steps, of what is left; its schedule is shortened
             to that and not cut off.
-        progress: called before the first loop, with the steps that are planned, and after each.
-        stopping: ends stages early.
+        progress: called before the first loop, with the steps that are planned, and after each; the loss is a mean.
+        stopping: ends stages early, by the mean of what is watched.
         valid: masks ``(height, width)`` of the pixels of each image that count, by its name; all by default.
         restore: gives the state of an interrupted fit with the same arguments to go on from; called once.
         save: called after each loop with the state.
 
     Returns:
         The module, the losses, and the output of the last stage: its average where the stage keeps one and nothing
-        stops it early, and otherwise that of the final parameters.
+        stops it early, and otherwise that of the final parameters. Module and output have an axis of scenes and one of
+        members, where there are any.
 
     Raises:
-        InputError: key, effort, budget or masks do not fit.
+        InputError: key, effort, budget or masks do not fit, or the modules of scenes differ in structure.
         RunError: a loss is not finite.
     """
     if not effort > 0 or (budget is not None and not budget > 0):
@@ -333,43 +347,53 @@ def fit(
         raise InputError("the key must come from jax.random.key, or from jax.random.split for an ensemble.")
     ensemble, begun = key.ndim == 1, time.monotonic()
     totals = [max(1, round(stage.steps * effort)) for stage in stages]
-    pair = watched = pair.only(valid or {})
+    scenes = not isinstance(pair, Pair)
+    pairs = [one.only(valid or {}) for one in ([pair] if isinstance(pair, Pair) else pair)]
+    modules = [_build(one, key) for one in (build if isinstance(build, Sequence) else [build])]
+    parts = [(one, one) for one in pairs]
     if stopping is not None and stopping.held_out > 0:
-        pair, watched = pair.hold_out(stopping.held_out, key[0] if ensemble else key)
-    module, earlier, devices = _build(build, key), 0, _devices(key.size) if ensemble else ()
+        parts = [one.hold_out(stopping.held_out, key[0] if ensemble else key) for one in pairs]
+    (seen, watched), module = parts[0], modules[0]
+    devices = _devices(len(pairs) if scenes else key.size)
+    if scenes:
+        seen, watched = (_stacked(part) for part in zip(*parts, strict=True))
+        module, key = _alike(modules), _stacked([key] * len(pairs))
+    earlier = 0
+
+    def staged(number: int) -> tuple[Program, Tree, Tree]:
+        graphdef, params, rest = stages[number].split(module)
+        return Program(graphdef, stages[number], ensemble, scenes, devices), params, rest
 
     def begin(number: int) -> FitState:
-        graphdef, params, rest = stages[number].split(module)
-        program = Program(graphdef, stages[number], ensemble, devices)
-        keys = program.over_members(jax.random.fold_in, 0, None)(key, number)
-        iterate = _begin(program, params, rest, keys, pair)
+        program, params, rest = staged(number)
+        keys = program.mapped(jax.random.fold_in, "fit", "all")(key, number)
+        iterate = _begin(program, params, rest, keys, seen)
         return FitState(number, earlier, iterate, totals[number], math.inf, 0, params, [])
 
     state = None if restore is None else restore(begin)
     if state is None:
         progress(0, sum(totals), {})
     for number in range(state.stage if state else 0, len(stages)):
-        graphdef, params, _ = stages[number].split(module)
-        program = Program(graphdef, stages[number], ensemble, devices)
+        program, params, _ = staged(number)
         if state is None:
             state = begin(number)
             if number + 1 == len(stages):
-                state.losses.append(float(_look(program, params, state.iterate, pair)[0].mean()))
+                state.losses.append(float(_look(program, params, state.iterate, seen)[0].mean()))
         left = None if budget is None else budget - (time.monotonic() - begun)
         share = None if left is None else left * totals[number] / sum(totals[number:])
         after = partial(_after, sum(totals[number + 1 :]), progress, save)
-        final = _run(program, pair, watched, state, stopping, share, after)
+        final = _run(program, seen, watched, state, stopping, share, after)
         earlier = final.earlier + final.total
-        module, state = nnx.merge(graphdef, final.kept, final.iterate.rest), None
+        module, state = nnx.merge(program.graphdef, final.kept, final.iterate.rest), None
     if stages[-1].average and stopping is None:
         return Fitting(module, final.iterate.output, final.losses)
-    return Fitting(module, _look(program, final.kept, final.iterate, pair)[1], final.losses)
+    return Fitting(module, _look(program, final.kept, final.iterate, seen)[1], final.losses)
 
 
-def _devices(members: int) -> tuple[jax.Device, ...]:
-    """As many devices of this process as share out the members evenly."""
+def _devices(count: int) -> tuple[jax.Device, ...]:
+    """As many devices of this process as share out so many fits evenly."""
     here = jax.local_devices()
-    return tuple(here[: max(n for n in range(1, len(here) + 1) if members % n == 0)])
+    return tuple(here[: max(n for n in range(1, len(here) + 1) if count % n == 0)])
 
 
 def _build(build: Callable[[Array], nnx.Module], key: Array) -> nnx.Module:
@@ -377,6 +401,19 @@ def _build(build: Callable[[Array], nnx.Module], key: Array) -> nnx.Module:
         return build(key)
     graphdef = nnx.graphdef(nnx.eval_shape(lambda: build(key[0])))
     return nnx.merge(graphdef, jax.jit(jax.vmap(lambda k: nnx.state(build(k))))(key))
+
+
+def _stacked(trees: Sequence[Tree]) -> Tree:
+    """One tree of trees alike, whose arrays have a new first axis."""
+    return jax.tree.map(lambda *arrays: jnp.stack(arrays), *trees)
+
+
+def _alike(modules: Sequence[nnx.Module]) -> nnx.Module:
+    """One module of modules of one structure, whose arrays have a new first axis."""
+    graphdefs, states = zip(*map(nnx.split, modules), strict=True)
+    if any(other != graphdefs[0] for other in graphdefs):
+        raise InputError("the modules of scenes that are fitted at once must be of one structure; fit each alone.")
+    return nnx.merge(graphdefs[0], _stacked(states))
 
 
 def _run(
@@ -449,56 +486,64 @@ def _after(
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """How a system is fitted: `fit` with all but the module, the pair and the stages; see there for the attributes."""
+class Plan:
+    """What a system fits to a pair.
 
-    key: Array
-    effort: float = 1.0
-    budget: float | None = None
-    progress: Progress = silent
+    Attributes:
+        build, pair, stages: see `fit`; plans for pairs of one shape make modules of one structure, and have the same
+            stages.
+        scale: what the pair was divided by, and its product is multiplied by.
+        finish: makes of the output of the last stage the product ``(..., height, width, band)``, in the unit of the
+            pair, and the observation model with what was learned.
+        stopping: where the user says nothing of it.
+    """
+
+    build: Callable[[Array], nnx.Module]
+    pair: Pair
+    stages: tuple[Stage, ...]
+    scale: Array
+    finish: Callable[[Tree], tuple[Array, ObservationModel]] = tuple
     stopping: Stopping | None = None
-    valid: Mapping[str, np.ndarray] | None = None
-    restore: Restore | None = None
-    save: Callable[[FitState], None] | None = None
-
-    def __call__(self, build: Callable[[Array], nnx.Module], pair: Pair, stages: tuple[Stage, ...]) -> Fitting:
-        """`fit`."""
-        return fit(build, pair, stages, **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
 
 
-def one_by_one(fitter: Callable[..., Fit]) -> Fitter:
-    """A fitter of batches from a fitter of single pairs: each is fitted on its own, with the same key.
+SETTINGS = tuple(p for p in signature(fit).parameters.values() if p.kind is Parameter.KEYWORD_ONLY)
+"""Of every fitter, beside the options of its own."""
 
-    The pairs have one observation model, so estimates of its unknown parts are averaged. With keys ``(members,)`` the
+
+def fitter(plan: Callable[..., Plan]) -> Fitter:
+    """A fitter from the plan for one pair: the scenes of a batch are fitted at once.
+
+    They have one observation model, so estimates of its unknown parts are averaged. With keys ``(members,)`` the
     product has a leading member axis.
 
     Args:
-        fitter: ``fitter(observation, model, run, **options)`` with a `Run`, whose attributes become arguments beside
-            the options.
+        plan: ``plan(observation, model, **options)`` for an observation of one scene.
     """
-    settings, own = (signature(f).parameters for f in (Run, fitter))
 
-    @wraps(fitter)
+    @wraps(plan)
     def fit_all(observation: Observation, model: ObservationModel, **options: Any) -> Fit:
-        run = Run(**{name: options.pop(name) for name in settings if name in options})
+        settings = {p.name: options.pop(p.name) for p in SETTINGS if p.name in options}
         batch = observation["lr"].shape[0]
+        singles = [{name: image[i : i + 1] for name, image in observation.items()} for i in range(batch)]
+        plans = [plan(single, model, **options) for single in singles]
+        first = plans[0]
+        settings["stopping"] = settings.get("stopping") or first.stopping
         if batch == 1:
-            return fitter(observation, model, run, **options)
-        if run.restore is not None:
-            raise InputError(
-                f"a fit can go on for one pair at a time, but {batch} came; give the pair that was cut off."
-            )
-        run = dataclasses.replace(run, budget=run.budget and run.budget / batch)
-        singles = [{key: image[i : i + 1] for key, image in observation.items()} for i in range(batch)]
-        fits = [fitter(single, model, run, **options) for single in singles]
-        estimated = any(single.model is not model for single in fits)
-        return Fit(
-            jnp.concatenate([single.product for single in fits], axis=-4),
-            jax.tree.map(lambda *a: sum(a) / batch, *(single.model for single in fits)) if estimated else model,
-            [loss for single in fits for loss in single.losses],
-        )
+            fitted = fit(first.build, first.pair, first.stages, **settings)
+            outputs = [fitted.output]
+        else:
+            fitted = fit([one.build for one in plans], [one.pair for one in plans], first.stages, **settings)
+            outputs = [jax.tree.map(itemgetter(i), fitted.output) for i in range(batch)]
+        finished = [one.finish(output) for one, output in zip(plans, outputs, strict=True)]
+        product = jnp.concatenate([x * one.scale for (x, _), one in zip(finished, plans, strict=True)], axis=-4)
+        found = {
+            name: jax.tree.map(lambda *each: sum(each) / batch, *(estimated[name] for _, estimated in finished))
+            for name, operator in model.operators.items()
+            if operator is None and finished[0][1].operators[name] is not None
+        }
+        model = model.replace(operators=model.operators | found) if found else model
+        return Fit(product, model, fitted.losses)
 
-    shown = [p for name, p in own.items() if name != "run"]
-    shown += [p.replace(kind=Parameter.KEYWORD_ONLY) for p in settings.values()]
+    shown = [*signature(plan).parameters.values(), *SETTINGS]
     fit_all.__signature__ = Signature(sorted(shown, key=lambda p: p.kind))  # type: ignore[attr-defined]
     return fit_all

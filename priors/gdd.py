@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
+from jfusion.catalogue import Bands, Fitted, Paper, System
 from jfusion.layers.untrained import MirroredConv, NormedConv, activate, enlarge, normalise
 from jfusion.operators import Observation, ObservationModel
 from jfusion.tasks import SPATIOSPECTRAL
-from priors.fit import Run, Schedule, Stage, one_by_one
+from priors.fit import Plan, Schedule, Stage, fitter
 from priors.pair import Pair, mean_l2
 from priors.rollback import Rollback
 
@@ -161,19 +161,17 @@ MULTISPECTRAL = Stage(multispectral_loss, 20_001, Schedule(1e-2), rollback=Rollb
 PANCHROMATIC = Stage(panchromatic_loss, 8_001, Schedule(1e-2), rollback=Rollback(0.1))
 
 
-@one_by_one
+@fitter
 def fit_gdd(
     observation: Observation,
     model: ObservationModel,
-    run: Run,
     **sizes: Any,
-) -> Fit:
+) -> Plan:
     """Fits the guided deep decoder to a pair; see `jfusion.catalogue.Fitter` and `priors.fit.fit`.
 
     Args:
         observation: `lr` and `guide`.
         model: the operator of `lr` must be known, and with more than one band in the guide that of `guide` as well.
-        run: how to fit.
         sizes: of `GuidedDeepDecoder`.
 
     Raises:
@@ -187,8 +185,8 @@ def fit_gdd(
     def build(key: Array) -> Gdd:
         return Gdd(bands, (height, width), rngs=nnx.Rngs(key), **sizes)
 
-    fitted = run(build, pair, (PANCHROMATIC if bands.guide == 1 else MULTISPECTRAL,))
-    return Fit(fitted.output * scale, model, fitted.losses)
+    stage = PANCHROMATIC if bands.guide == 1 else MULTISPECTRAL
+    return Plan(build, pair, (stage,), scale, lambda product: (product, model))
 
 
 GDD = System(

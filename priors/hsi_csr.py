@@ -16,13 +16,13 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import variance_scaling
 
-from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
+from jfusion.catalogue import Bands, Fitted, Paper, System
 from jfusion.layers.conv import Conv
 from jfusion.layers.responses import LearnedSrf
 from jfusion.operators import Observation, ObservationModel, SpectralResponse
 from jfusion.progress import Progress, silent
 from jfusion.tasks import SPATIOSPECTRAL
-from priors.fit import Run, Schedule, Stage, fit, one_by_one
+from priors.fit import Plan, Schedule, Stage, fit, fitter
 from priors.pair import Pair
 
 SLOPE = 0.05
@@ -124,19 +124,17 @@ FUSION = Stage(fusion_loss, 5000, falling, OPTIMISER)
 DESIGN = Stage(design_loss, 10_000, Schedule(1e-3), OPTIMISER, project=project)
 
 
-@one_by_one
+@fitter
 def fit_hsi_csr(
     observation: Observation,
     model: ObservationModel,
-    run: Run,
     **sizes: Any,
-) -> Fit:
+) -> Plan:
     """Fits HSI-CSR to a pair; see `jfusion.catalogue.Fitter` and `priors.fit.fit`.
 
     Args:
         observation: `lr` and `guide`.
         model: both operators must be known.
-        run: how to fit.
         sizes: of `SpectralNetwork`.
 
     Raises:
@@ -150,8 +148,7 @@ def fit_hsi_csr(
     def build(key: Array) -> SpectralNetwork:
         return SpectralNetwork(bands, rngs=nnx.Rngs(key), **sizes)
 
-    fitted = run(build, pair, (FUSION,))
-    return Fit(fitted.output * scale, model, fitted.losses)
+    return Plan(build, pair, (FUSION,), scale, lambda product: (product, model))
 
 
 def design_response(

@@ -91,7 +91,7 @@ def _built(pair: Pair, degradation: Degradation, **options: Any) -> HyCoNet:
     return HyCoNet(Bands.of(pair.observation, pair.model), degradation, **options)
 
 
-fit_hyconet = coupled.fitter(_built, STAGE)
+fit_hyconet = coupled.coupled_fitter(_built, STAGE)
 
 
 HYCONET = System(

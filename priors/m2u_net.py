@@ -18,14 +18,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
-from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
+from jfusion.catalogue import Bands, Fitted, Paper, System
 from jfusion.layers.init import normal
 from jfusion.layers.untrained import Norm, activate, enlarge
 from jfusion.operators import BlockAverage, Observation, ObservationModel
 from jfusion.tasks import SPATIOSPECTRAL
 from priors.coupled import he_conv
 from priors.degradation import Degradation, unknown_parts
-from priors.fit import Run, Schedule, Stage, one_by_one
+from priors.fit import Plan, Schedule, Stage, fitter
 from priors.pair import Pair, mean_l1
 from priors.sensing import degraded, project_sensors, sensing_loss
 
@@ -196,22 +196,20 @@ MAPPING = Stage(mapping_loss, 4000, Schedule(4e-3, hold=1 / 2), trainable=("mapp
 IMAGE = Stage(image_loss, 14_000, Schedule(4e-3, hold=1 / 2), trainable=("generator",))
 
 
-@one_by_one
+@fitter
 def fit_m2u_net(
     observation: Observation,
     model: ObservationModel,
-    run: Run,
     *,
     constraint: Literal["clipped", "softmax"] = "clipped",
     width: int = 260,
     scales: int = 3,
-) -> Fit:
+) -> Plan:
     """Fits M2U-Net to a pair; see `jfusion.catalogue.Fitter` and `priors.fit.fit`.
 
     Args:
         observation: `lr` and `guide`.
         model: parts that are None are learned and returned, the others are used as they are.
-        run: how to fit.
         constraint: what keeps learned responses on the simplex, see `jfusion.layers.responses.Weights`.
         width, scales: of `DualUNet`.
     """
@@ -222,9 +220,7 @@ def fit_m2u_net(
         degradation = Degradation(model, bands, (constraint, constraint))
         return M2UNet(bands, degradation, rngs=nnx.Rngs(key), width=width, scales=scales)
 
-    fitted = run(build, pair, (MAPPING, IMAGE) if known else (SENSORS, MAPPING, IMAGE))
-    product, estimated = fitted.output
-    return Fit(product * scale, model if known else estimated, fitted.losses)
+    return Plan(build, pair, (MAPPING, IMAGE) if known else (SENSORS, MAPPING, IMAGE), scale)
 
 
 M2U_NET = System(

@@ -17,7 +17,7 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import constant
 
-from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
+from jfusion.catalogue import Bands, Fitted, Paper, System
 from jfusion.errors import InputError
 from jfusion.layers.conv import Conv
 from jfusion.layers.init import normal
@@ -26,7 +26,7 @@ from jfusion.operators import Observation, ObservationModel, upsample
 from jfusion.tasks import SPATIOSPECTRAL
 from priors.coupled import clamp, clamp_kernels, sum_l1
 from priors.degradation import Degradation, unknown_parts
-from priors.fit import Run, Schedule, Stage, one_by_one
+from priors.fit import Plan, Schedule, Stage, fitter
 from priors.pair import Pair
 from priors.sensing import SIMPLEX_SENSORS, project_sensors, sensing_loss
 
@@ -125,21 +125,19 @@ FUSION = Stage(
 )
 
 
-@one_by_one
+@fitter
 def fit_miae(
     observation: Observation,
     model: ObservationModel,
-    run: Run,
     *,
     constraint: Literal["clipped", "softmax"] = "clipped",
     **sizes: Any,
-) -> Fit:
+) -> Plan:
     """Fits MIAE to a pair; see `jfusion.catalogue.Fitter` and `priors.fit.fit`.
 
     Args:
         observation: `lr` and `guide`.
         model: parts that are None are learned and returned, the others are used as they are.
-        run: how to fit.
         constraint: what keeps learned responses on the simplex, see `jfusion.layers.responses.Weights`.
         sizes: of `ModelInspiredAutoencoder`.
     """
@@ -150,9 +148,7 @@ def fit_miae(
         degradation = Degradation(model, bands, (constraint, constraint), psf="overlapping")
         return Miae(pair, bands, degradation, rngs=nnx.Rngs(key), **sizes)
 
-    fitted = run(build, pair, (FUSION,) if known else (SENSORS[constraint], FUSION))
-    product, estimated = fitted.output
-    return Fit(product * scale, model if known else estimated, fitted.losses)
+    return Plan(build, pair, (FUSION,) if known else (SENSORS[constraint], FUSION), scale)
 
 
 MIAE = System(

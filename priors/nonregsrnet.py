@@ -164,7 +164,7 @@ def _built(pair: Pair, degradation: Degradation, **options: Any) -> NonRegSrNet:
     return NonRegSrNet(Bands.of(pair.observation, pair.model), degradation, **options)
 
 
-fit_nonregsrnet = coupled.fitter(_built, STAGE)
+fit_nonregsrnet = coupled.coupled_fitter(_built, STAGE)
 
 
 NONREGSRNET = System(

@@ -14,11 +14,11 @@ import jax
 from flax import nnx
 from jax import Array
 
-from jfusion.catalogue import Bands, Fit
+from jfusion.catalogue import Bands
 from jfusion.operators import Observation, ObservationModel
 from jfusion.operators.linear import LinearOperator
 from priors.degradation import Degradation, unknown_parts
-from priors.fit import Fitting, Run, Stage
+from priors.fit import Plan, Stage
 from priors.pair import Pair, mean_l2
 from priors.sensing import SIMPLEX_SENSORS
 
@@ -78,20 +78,18 @@ def observation_loss(
     return terms[0] + terms[1], (product, {name: model[name] for name in unknown_parts(pair.model)})
 
 
-def with_learned(fitted: Fitting, scale: Array, model: ObservationModel) -> Fit:
-    """The fit of a pair that was scaled by ``1 / scale``, from an output of product and `Learned` operators."""
-    product, learned = fitted.output
-    return Fit(product * scale, model.replace(operators=model.operators | learned) if learned else model, fitted.losses)
+def with_learned(model: ObservationModel) -> Callable[[tuple[Array, Learned]], tuple[Array, ObservationModel]]:
+    """What finishes a `Plan` whose output is the product and the `Learned` operators."""
+    return lambda output: (output[0], model.replace(operators=model.operators | output[1]))
 
 
-def fit_observed(
+def plan_observed(
     build: Callable[[Bands, tuple[int, int], nnx.Rngs], tuple[nnx.Module, Code]],
     stage: Stage,
     observation: Observation,
     model: ObservationModel,
-    run: Run,
-) -> Fit:
-    """Fits a generator to a pair, whose largest magnitude is scaled to one.
+) -> Plan:
+    """The fit of a generator to a pair, whose largest magnitude is scaled to one.
 
     Args:
         build: makes the generator and its code from the bands of the pair and the height and width of the guide.
@@ -100,7 +98,6 @@ def fit_observed(
         model: parts that are None are learned and returned, the others are used as they are. A learned PSF reaches half
             a low-resolution pixel beyond its own on every side; PSF and spectral response are kept on the simplex by
             softmax. A spectral response is found first, from ``R Y = B Z``, and then with the image.
-        run: how to fit.
     """
     pair, scale = Pair.of(observation, model).normalised()
     bands, (height, width) = Bands.of(observation, model), observation["guide"].shape[1:3]
@@ -111,5 +108,5 @@ def fit_observed(
         return Observed(generator, code, Degradation(model, bands, size=taps))
 
     unknown_response = "guide" in unknown_parts(model)
-    fitted = run(whole, pair, (SIMPLEX_SENSORS, stage) if unknown_response else (stage,))
-    return with_learned(fitted, scale, model)
+    stages = (SIMPLEX_SENSORS, stage) if unknown_response else (stage,)
+    return Plan(whole, pair, stages, scale, with_learned(model))

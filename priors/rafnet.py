@@ -21,12 +21,12 @@ from flax import nnx
 from jax import Array, lax
 from jax.nn.initializers import glorot_uniform
 
-from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
+from jfusion.catalogue import Bands, Fitted, Paper, System
 from jfusion.layers.conv import Conv
 from jfusion.layers.init import tf_truncated_normal
 from jfusion.operators import LinearOperator, Observation, ObservationModel, upsample
 from jfusion.tasks import SPATIOSPECTRAL
-from priors.fit import Run, Schedule, Stage, one_by_one
+from priors.fit import Plan, Schedule, Stage, fitter
 from priors.pair import Pair
 from priors.patches import corners, cut
 
@@ -324,19 +324,17 @@ def joint_loss(module: RecurrentAttentionFusion, pair: Pair, key: Array) -> tupl
 STAGES = (Stage(lr_loss, 500, Schedule(1e-3)), Stage(joint_loss, 96_000, Schedule(1e-3)))
 
 
-@one_by_one
+@fitter
 def fit_rafnet(
     observation: Observation,
     model: ObservationModel,
-    run: Run,
     **sizes: Any,
-) -> Fit:
+) -> Plan:
     """Fits RAFnet to a pair; see `jfusion.catalogue.Fitter` and `priors.fit.fit`.
 
     Args:
         observation: `lr` and `guide`.
         model: the operator of `guide` must be known, and says which bands form a group; that of `lr` does not enter.
-        run: how to fit.
         sizes: of `RecurrentAttentionFusion`.
 
     Raises:
@@ -351,8 +349,7 @@ def fit_rafnet(
     def build(key: Array) -> RecurrentAttentionFusion:
         return RecurrentAttentionFusion(bands, split=split, rngs=nnx.Rngs(key), **sizes)
 
-    fitted = run(build, pair, STAGES)
-    return Fit(fitted.output * scale, model, fitted.losses)
+    return Plan(build, pair, STAGES, scale, lambda product: (product, model))
 
 
 RAFNET = System(

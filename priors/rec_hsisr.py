@@ -19,11 +19,11 @@ import optax
 from flax import nnx
 from jax import Array, lax
 
-from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
+from jfusion.catalogue import Bands, Fitted, Paper, System
 from jfusion.operators import Observation, ObservationModel, upsample
 from jfusion.tasks import SPATIOSPECTRAL
 from priors.degradation import Degradation, unknown_parts
-from priors.fit import Run, Stage, one_by_one
+from priors.fit import Plan, Stage, fitter
 from priors.observed import Learned, with_learned
 from priors.pair import Pair, mean_l1
 from priors.skip import Skip
@@ -136,13 +136,12 @@ COARSE = Stage(refinement_loss, 2000, partial(halved, rate=1.5e-3), **COMMON)
 """Of larger ratios."""
 
 
-@one_by_one
+@fitter
 def fit_rec_hsisr(
     observation: Observation,
     model: ObservationModel,
-    run: Run,
     **sizes: Any,
-) -> Fit:
+) -> Plan:
     """Fits Rec-HSISR to a pair; see `jfusion.catalogue.Fitter` and `priors.fit.fit`.
 
     Args:
@@ -150,7 +149,6 @@ def fit_rec_hsisr(
         model: parts that are None are learned and returned, the others are used as they are. A learned PSF reaches half
             a low-resolution pixel beyond its own on every side; PSF and spectral response are kept on the simplex by
             softmax.
-        run: how to fit.
         sizes: of `RefiningNetwork`.
     """
     pair, scale = Pair.of(observation, model).normalised()
@@ -159,7 +157,7 @@ def fit_rec_hsisr(
     def build(key: Array) -> RecHsisr:
         return RecHsisr(pair, bands, rngs=nnx.Rngs(key), **sizes)
 
-    return with_learned(run(build, pair, (FINE if model.ratio <= 8 else COARSE,)), scale, model)
+    return Plan(build, pair, (FINE if model.ratio <= 8 else COARSE,), scale, with_learned(model))
 
 
 REC_HSISR = System(

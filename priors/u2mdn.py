@@ -17,12 +17,12 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import glorot_uniform
 
-from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
+from jfusion.catalogue import Bands, Fitted, Paper, System
 from jfusion.layers.conv import Conv
 from jfusion.operators import Observation, ObservationModel
 from jfusion.tasks import SPATIOSPECTRAL
 from priors.dirichlet import Decoder, DenseStack, broken_stick, centred, dense, entropy
-from priors.fit import Run, Schedule, Stage, one_by_one
+from priors.fit import Plan, Schedule, Stage, fitter
 from priors.pair import Pair
 
 SPECTRA = 1e-3
@@ -121,19 +121,17 @@ def loss(module: MutualDirichletNet, pair: Pair, key: Array) -> tuple[Array, Arr
 STAGE = Stage(loss, 5000, Schedule(1e-3))
 
 
-@one_by_one
+@fitter
 def fit_u2mdn(
     observation: Observation,
     model: ObservationModel,
-    run: Run,
     **sizes: Any,
-) -> Fit:
+) -> Plan:
     """Fits u2-MDN to a pair; see `jfusion.catalogue.Fitter` and `priors.fit.fit`.
 
     Args:
         observation: `lr` and `guide`.
         model: the operator of `guide` must be known; that of `lr` does not enter.
-        run: how to fit.
         sizes: of `MutualDirichletNet`.
 
     Raises:
@@ -146,8 +144,7 @@ def fit_u2mdn(
     def build(key: Array) -> MutualDirichletNet:
         return MutualDirichletNet(bands, rngs=nnx.Rngs(key), **sizes)
 
-    fitted = run(build, pair, (STAGE,))
-    return Fit(fitted.output * scale, model, fitted.losses)
+    return Plan(build, pair, (STAGE,), scale, lambda product: (product, model))
 
 
 U2MDN = System(

@@ -23,7 +23,7 @@ import optax
 from flax import nnx
 from jax import Array, lax
 
-from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
+from jfusion.catalogue import Bands, Fitted, Paper, System
 from jfusion.layers.conv import Conv
 from jfusion.layers.init import torch_bias
 from jfusion.layers.responses import Weights
@@ -33,7 +33,7 @@ from jfusion.operators.psf import gaussian_profile
 from jfusion.operators.spatial import psf_size
 from jfusion.tasks import SPATIOSPECTRAL
 from priors.degradation import WIDE, Degradation, on_logits, unknown_parts
-from priors.fit import ADAM, Run, Schedule, Stage, one_by_one
+from priors.fit import ADAM, Plan, Schedule, Stage, fitter
 from priors.held import Held, hold
 from priors.pair import Pair, mean_l1
 from priors.patches import corners, cut
@@ -315,21 +315,19 @@ ADAPTATION = on_logits(
 )
 
 
-@one_by_one
+@fitter
 def fit_ual(
     observation: Observation,
     model: ObservationModel,
-    run: Run,
     *,
     width: int = 128,
     **sizes: Any,
-) -> Fit:
+) -> Plan:
     """Fits UAL to a pair; see `jfusion.catalogue.Fitter` and `priors.fit.fit`.
 
     Args:
         observation: `lr` and `guide`.
         model: parts that are None are learned and returned, the others are used as they are.
-        run: how to fit.
         width: of `AdaptedFusion`.
         sizes: its others.
     """
@@ -345,9 +343,7 @@ def fit_ual(
         return Ual(pair, degradation, rngs=nnx.Rngs(key), width=width, **sizes)
 
     stages = (fusion_stage(width), FUSED, ADAPTATION)
-    fitted = run(build, pair, (SIMPLEX_SENSORS, *stages) if "guide" in unknown else stages)
-    product, estimated = fitted.output
-    return Fit(product * scale, estimated if unknown else model, fitted.losses)
+    return Plan(build, pair, (SIMPLEX_SENSORS, *stages) if "guide" in unknown else stages, scale)
 
 
 UAL = System(

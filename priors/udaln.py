@@ -14,7 +14,7 @@ import jax
 from flax import nnx
 from jax import Array, lax
 
-from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
+from jfusion.catalogue import Bands, Fitted, Paper, System
 from jfusion.layers.conv import Conv
 from jfusion.layers.init import torch_bias
 from jfusion.layers.responses import Constraint
@@ -22,7 +22,7 @@ from jfusion.operators import Observation, ObservationModel
 from jfusion.tasks import SPATIOSPECTRAL
 from priors.coupled import over_bands
 from priors.degradation import Degradation, on_logits, unknown_parts
-from priors.fit import Run, Schedule, Stage, one_by_one
+from priors.fit import Plan, Schedule, Stage, fitter
 from priors.pair import Pair, mean_l1
 
 SLOPE = 0.2
@@ -88,22 +88,20 @@ STAGES = (
 )
 
 
-@one_by_one
+@fitter
 def fit_udaln(
     observation: Observation,
     model: ObservationModel,
-    run: Run,
     *,
     constrained: bool = True,
     support: Array | None = None,
     size: int | None = None,
-) -> Fit:
+) -> Plan:
     """Fits UDALN to a pair; see `jfusion.catalogue.Fitter` and `priors.fit.fit`.
 
     Args:
         observation: `lr` and `guide`.
         model: parts that are None are learned and returned, the others are used as they are.
-        run: how to fit.
         constrained: keeps the learned PSF and spectral responses on the simplex; False leaves the signs free and
             divides the responses by their detached sums, as the release does.
         support: bands that each band of the guide may see, for an unknown spectral response; None for all.
@@ -118,9 +116,7 @@ def fit_udaln(
         return Udaln(bands, Degradation(model, bands, constraints, support, size), rngs=nnx.Rngs(key))
 
     stages = tuple(map(on_logits, STAGES)) if constrained else STAGES
-    fitted = run(build, pair, stages[1:] if known else stages)
-    product, estimated = fitted.output
-    return Fit(product * scale, model if known else estimated, fitted.losses)
+    return Plan(build, pair, stages[1:] if known else stages, scale)
 
 
 UDALN = System(

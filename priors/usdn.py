@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from jfusion.catalogue import Bands, Fit, Fitted, Paper, System
+from jfusion.catalogue import Bands, Fitted, Paper, System
 from jfusion.operators import Decimate, Observation, ObservationModel
 from jfusion.tasks import SPATIOSPECTRAL
 from priors.dirichlet import EPSILON, Decoder, DenseStack, broken_stick, centred, dense, entropy
-from priors.fit import Run, Schedule, Stage, one_by_one
+from priors.fit import Plan, Schedule, Stage, fitter
 from priors.pair import Pair, mean_l2
 
 VOLUME = 1e-4
@@ -134,19 +134,17 @@ STAGES = (
 )
 
 
-@one_by_one
+@fitter
 def fit_usdn(
     observation: Observation,
     model: ObservationModel,
-    run: Run,
     **sizes: Any,
-) -> Fit:
+) -> Plan:
     """Fits uSDN to a pair; see `jfusion.catalogue.Fitter` and `priors.fit.fit`.
 
     Args:
         observation: `lr` and `guide`.
         model: the operator of `guide` must be known; that of `lr` does not enter.
-        run: how to fit.
         sizes: of `SparseDirichletNet`.
 
     Raises:
@@ -159,8 +157,7 @@ def fit_usdn(
     def build(key: Array) -> SparseDirichletNet:
         return SparseDirichletNet(bands, rngs=nnx.Rngs(key), **sizes)
 
-    fitted = run(build, pair, STAGES)
-    return Fit(fitted.output * scale, model, fitted.losses)
+    return Plan(build, pair, STAGES, scale, lambda product: (product, model))
 
 
 USDN = System(

@@ -248,6 +248,21 @@ def test_fit(system: System, scene: np.ndarray) -> None:
 
 
 @each_fitted
+def test_scenes_have_modules_alike(system: System, scene: np.ndarray) -> None:
+    """So that those of a batch are fitted at once."""
+    data = pair(scene, size=(24, 24))
+    model = data.model if system.needs_model else data.model.replace(operators={"lr": None, "guide": None})
+    singles = [jax.tree.map(lambda x, i=i: x[i : i + 1], data.observation) for i in range(2)]
+    plan = inspect.unwrap(system.method.fit)  # type: ignore[union-attr]
+    first, second = (plan(single, model, **system.method.tiny) for single in singles)  # type: ignore[union-attr]
+    key = jax.random.key(0)
+    assert first.stages == second.stages
+    assert nnx.graphdef(nnx.eval_shape(lambda: first.build(key))) == nnx.graphdef(
+        nnx.eval_shape(lambda: second.build(key))
+    )
+
+
+@each_fitted
 def test_fitters_cannot_receive_a_reference(system: System) -> None:
     names = set(inspect.signature(system.method.fit).parameters)  # type: ignore[union-attr]
     assert not names & {"target", "reference", "truth", "ground_truth"}

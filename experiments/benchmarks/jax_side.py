@@ -27,7 +27,7 @@ from jfusion.operators.spatial import band_matrix
 from jfusion.training.loop import Network, build
 from jfusion.training.players import NETWORK, make_players
 from jfusion.training.step import Batch, Devices, begin, make_step
-from priors.fit import Iterate, Program, Stage, advance
+from priors.fit import Iterate, Plan, Program, Stage, advance
 from priors.pair import Pair
 
 
@@ -127,23 +127,11 @@ def _simulation(case: FitCase) -> Simulation:
     return made._replace(model=made.model.replace(operators={"lr": None, "guide": None}))
 
 
-class _Begun(Exception):
-    """Carries what a fitter would have run."""
-
-
 def _last_stage(case: FitCase) -> tuple[nnx.Module, Pair, Stage]:
-    """Module, pair and last stage, as the system's own fitter makes them."""
+    """Module, pair and last stage, as the system itself plans its fit."""
     method, made = check_fitted(catalogue.get(case.system)), _simulation(case)
-
-    def run(*recipe: Any) -> None:
-        raise _Begun(*recipe)
-
-    try:
-        unwrap(method.fit)(made.observation, made.model, run, **case.sizes)
-    except _Begun as begun:
-        build, pair, stages = begun.args
-        return build(jax.random.key(0)), pair, stages[-1]
-    raise AssertionError(f"{case.system} does not run")
+    plan: Plan = unwrap(method.fit)(made.observation, made.model, **case.sizes)
+    return plan.build(jax.random.key(0)), plan.pair, plan.stages[-1]
 
 
 def beginning(case: FitCase) -> dict[str, dict[str, np.ndarray]]:

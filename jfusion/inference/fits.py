@@ -169,7 +169,7 @@ def fit(
         The fit, and the share of its steps that the budget allowed.
 
     Raises:
-        InputError: the system is not fitted, the pair does not suit it, or see `kept`; a batch of pairs cannot be kept.
+        InputError: the system is not fitted, the pair does not suit it, or see `kept`.
         RunError: the loss is not finite, or see `kept`.
     """
     method = check_fitted(system)

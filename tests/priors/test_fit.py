@@ -11,10 +11,9 @@ import optax
 import pytest
 from flax import nnx
 
-from jfusion.catalogue import Fit
 from jfusion.errors import InputError, RunError
 from jfusion.operators import Grid, Identity, ObservationModel
-from priors.fit import FitState, Schedule, Stage, Stopping, fit, one_by_one
+from priors.fit import FitState, Plan, Schedule, Stage, Stopping, fit, fitter
 from priors.pair import Pair, mean_l1, mean_l2
 from priors.rollback import Rollback
 
@@ -282,16 +281,35 @@ def test_normalised_pair_has_its_peak_at_one(pair):
     np.testing.assert_allclose(scaled.observation["lr"] * scale, pair.observation["lr"], rtol=1e-6)
 
 
-def test_one_by_one_fits_each_pair_on_its_own(pair):
-    def fitter(observation, model, run, *, sign=1):
-        fitted = run(Regression, Pair.of(observation, model), (NOISY,))
-        return Fit(sign * fitted.output, model, fitted.losses)
+def planned(observation, model, *, sign=1):
+    return Plan(Regression, Pair.of(observation, model), (NOISY,), sign * jnp.ones(()), lambda made: (made, model))
 
-    single = pair.observation
-    batch = {key: jnp.concatenate([image, image[:, ::-1]]) for key, image in single.items()}
-    run = partial(one_by_one(fitter), model=pair.model, key=jax.random.key(0), effort=0.2)
-    both, first = run(batch), run(single)
-    assert both.product.shape == (2, 8, 8, 1)
-    np.testing.assert_allclose(both.product[:1], first.product, atol=1e-6)
-    np.testing.assert_array_equal(run(single, sign=-1).product, -first.product)
-    assert list(signature(one_by_one(fitter)).parameters)[:5] == ["observation", "model", "sign", "key", "effort"]
+
+@pytest.mark.parametrize("members", [None, 2])
+def test_scenes_of_a_batch_are_fitted_at_once_each_as_alone(pair, members):
+    key = jax.random.key(0) if members is None else jax.random.split(jax.random.key(0), members)
+    axes = () if members is None else (members,)
+    single, calls = pair.observation, []
+    batch = {name: jnp.concatenate([image, image[:, ::-1]]) for name, image in single.items()}
+    run = partial(fitter(planned), model=pair.model, key=key, effort=0.2)
+    both, first = run(batch, progress=lambda *call: calls.append(call)), run(single)
+    second = run({name: image[:, ::-1] for name, image in single.items()})
+    assert both.product.shape == (*axes, 2, 8, 8, 1)
+    assert both.model is pair.model
+    assert calls[-1][:2] == (12, 12)
+    np.testing.assert_allclose(both.product, jnp.concatenate([first.product, second.product], -4), atol=1e-6)
+    np.testing.assert_allclose(both.losses[-1], (first.losses[-1] + second.losses[-1]) / 2, rtol=1e-5)
+
+
+def test_scenes_must_have_modules_alike(pair):
+    class Other(Regression):
+        pass
+
+    with pytest.raises(InputError, match="one structure"):
+        fit([Regression, Other], [pair, pair], (PLAIN,), key=jax.random.key(0))
+
+
+def test_a_fitter_takes_the_options_of_its_plan_and_of_every_fit(pair):
+    run = partial(fitter(planned), pair.observation, pair.model, key=jax.random.key(0), effort=0.1)
+    np.testing.assert_array_equal(run(sign=-1).product, -run().product)
+    assert list(signature(fitter(planned)).parameters)[:5] == ["observation", "model", "sign", "key", "effort"]

@@ -1,5 +1,7 @@
 """A generator fitted through the observation model: its loss, its code, and what it learns of the sensors."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +11,8 @@ from flax import nnx
 from jfusion.catalogue import Bands
 from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf
 from priors.degradation import Degradation
-from priors.fit import Run, Schedule, Stage
-from priors.observed import Code, Observed, fit_observed, observation_loss
+from priors.fit import Schedule, Stage, fitter
+from priors.observed import Code, Observed, observation_loss, plan_observed
 from priors.pair import Pair
 
 GRID = Grid.nested(2)
@@ -65,13 +67,14 @@ def test_code_is_small_and_its_noise_as_large_as_asked():
 def test_known_sensors_are_used_and_unknown_ones_learned_in_any_unit(scene):
     observation, model = simulated(scene)
     digital = {name: 10_000 * image for name, image in observation.items()}
-    fitted = fit_observed(build, STAGE, digital, model, Run(jax.random.key(0)))
+    fit = fitter(partial(plan_observed, build, STAGE))
+    fitted = fit(digital, model, key=jax.random.key(0))
     assert fitted.model is model
     assert fitted.losses[-1] < 0.1 * fitted.losses[0]
     assert float(jnp.abs(model["guide"](fitted.product) - digital["guide"]).mean()) < 500
 
     blind = model.replace(operators=dict.fromkeys(model.operators))
-    fitted = fit_observed(build, STAGE, observation, blind, Run(jax.random.key(0)))
+    fitted = fit(observation, blind, key=jax.random.key(0))
     kernel, srf = fitted.model["lr"].psf, fitted.model["guide"].srf
     assert kernel.shape == (4, 4)
     for rows in (kernel.reshape(1, -1), srf):

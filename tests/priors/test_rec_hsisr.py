@@ -8,7 +8,7 @@ from flax import nnx
 
 from jfusion.catalogue import Bands
 from jfusion.operators import BlockAverage, Grid, ObservationModel, SpectralResponse, upsample
-from priors.fit import Run, Stage
+from priors.fit import Stage, fit
 from priors.pair import Pair
 from priors.rec_hsisr import (
     COARSE,
@@ -87,7 +87,7 @@ def test_round_ends_every_hundred_steps_after_the_first(pair, taken, renewed):
 
 def test_the_optimiser_leaves_the_memory_alone_and_counts_its_steps(pair):
     stage = Stage(refinement_loss, 3, FINE.rate, DECAYED_ADAM, project=renew)
-    fitted = Run(jax.random.key(0))(lambda key: RecHsisr(pair, BANDS, rngs=nnx.Rngs(key), **TINY), pair, (stage,))
+    fitted = fit(lambda key: RecHsisr(pair, BANDS, rngs=nnx.Rngs(key), **TINY), pair, (stage,), key=jax.random.key(0))
     memory = fitted.module.memory
     assert float(memory.steps[...]) == 3
     np.testing.assert_array_equal(memory.image[...], upsample(pair.observation["lr"], GRID, "bilinear"))
