@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from scipy.ndimage import binary_dilation, distance_transform_edt
 
 from jfusion import sensors
 from jfusion.data.geometry import PairGeometry, pair_grid
@@ -66,20 +65,29 @@ def in_blocks(valid: np.ndarray, ratio: int) -> np.ndarray:
 
 def observed(valid: Mapping[str, np.ndarray], ratio: int) -> np.ndarray:
     """`(h, w)` of the low-resolution image: True where it is valid, and the guide too as far as its PSF reaches."""
-    gaps = ~in_blocks(valid["guide"], ratio)
-    return valid["lr"] & ~binary_dilation(gaps, np.ones((3, 3)), PSF_REACH)
+    return valid["lr"] & ~grown(~in_blocks(valid["guide"], ratio), PSF_REACH)
+
+
+def grown(invalid: np.ndarray, pixels: int = 1) -> np.ndarray:
+    """Invalid pixels, and all pixels as near to one."""
+    if not invalid.any():
+        return invalid
+    from scipy.ndimage import binary_dilation  # a fifth of a second, of which most pairs have no need
+
+    return binary_dilation(invalid, np.ones((3, 3)), pixels)
 
 
 def spread(invalid: np.ndarray, ratio: int) -> np.ndarray:
     """Invalid low-resolution pixels, grown by one, on the guide's grid."""
-    grown = binary_dilation(invalid, np.ones((3, 3))) if invalid.any() else invalid
-    return np.repeat(np.repeat(grown, ratio, 0), ratio, 1)
+    return np.repeat(np.repeat(grown(invalid), ratio, 0), ratio, 1)
 
 
 def as_input(scene: Scene) -> Array:
     """Physical values `(1, height, width, band)`; invalid pixels take their nearest valid neighbour's value."""
     values = scene.physical()
     if scene.mask is not None and not scene.mask.all():
+        from scipy.ndimage import distance_transform_edt
+
         rows, columns = distance_transform_edt(~scene.mask, return_distances=False, return_indices=True)
         values = values[rows, columns]
     return jnp.asarray(values)[None]
