@@ -310,26 +310,24 @@ def _windowed(
 ) -> Done:
     ratio, lr = sources.geometry.ratio, sources.outlines[0]
     seen = sources.pair(*sample(sources))
-    counts = jnp.asarray(observed(seen.masks, seen.geometry.ratio))
-    model, how = completed(system, seen.observation, seen.model, estimating, exact, counts)
-    notes, network = [seen.remark, "" if estimating else scale_remark(seen), how], None
-    if isinstance(system.method, Trained):
-        network, how = trained(system, seen.observation, model, **settings)
-        notes.append(how)
-    apply, progress = ready(system, network, exact), settings["progress"]
+    pairs = (sources.pair(*window) for window in windows(layout.rows, layout.columns))
+    with ahead((pair.observation, pair.valid) for pair in pairs) as inputs:
+        counts = jnp.asarray(observed(seen.masks, seen.geometry.ratio))
+        model, how = completed(system, seen.observation, seen.model, estimating, exact, counts)
+        notes, network = [seen.remark, "" if estimating else scale_remark(seen), how], None
+        if isinstance(system.method, Trained):
+            network, how = trained(system, seen.observation, model, **settings)
+            notes.append(how)
+        apply, progress = ready(system, network, exact), settings["progress"]
 
-    def tiles() -> Iterator[Tile]:
-        pairs = (sources.pair(*window) for window in windows(layout.rows, layout.columns))
-        for observation, valid in ahead((pair.observation, pair.valid) for pair in pairs):
-            yield Tile(np.asarray(apply(observation, model)[0]), valid)
+        def tiles() -> Iterator[Tile]:
+            for number, (observation, valid) in enumerate(inputs, 1):
+                yield Tile(np.asarray(apply(observation, model)[0]), valid)
+                progress(number, layout.windows, {})
 
-    def counted() -> Iterator[Tile]:
-        for number, tile in enumerate(ahead(tiles()), 1):
-            yield tile
-            progress(number, layout.windows, {})
-
-    for row, column, tile in mosaic(layout.rows, layout.columns, ratio, counted()):
-        writer.write(row, column, lr.digital(tile.image), tile.valid)
+        with ahead(tiles()) as made:
+            for row, column, tile in mosaic(layout.rows, layout.columns, ratio, made):
+                writer.write(row, column, lr.digital(tile.image), tile.valid)
     parameters = None if network is None else count_parameters(network.module)
     return Done(model, "; ".join(filter(None, notes)), network, parameters)
 

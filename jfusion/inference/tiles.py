@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -87,14 +88,20 @@ def windows(rows: list[Span], columns: list[Span]) -> Iterator[tuple[slice, slic
         yield slice(row.start, row.stop), slice(column.start, column.stop)
 
 
-def ahead(items: Iterable[T]) -> Iterator[T]:
-    """The same items; while one is used, a thread makes the next."""
+@contextmanager
+def ahead(items: Iterable[T]) -> Iterator[Iterator[T]]:
+    """The same items; a thread makes the first one at once, and the next while one is used."""
     source = ((item,) for item in items)
     with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, source, None)
-        while (item := coming.result()) is not None:
-            coming = thread.submit(next, source, None)
-            yield item[0]
+        first = thread.submit(next, source, None)
+
+        def made() -> Iterator[T]:
+            coming = first
+            while (item := coming.result()) is not None:
+                coming = thread.submit(next, source, None)
+                yield item[0]
+
+        yield made()
 
 
 def mosaic(rows: list[Span], columns: list[Span], ratio: int, tiles: Iterable[Tile]) -> Iterator[Part]:

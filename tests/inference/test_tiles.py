@@ -54,16 +54,17 @@ def test_items_made_ahead_keep_their_order_and_errors() -> None:
         yield from (3, None, 1)
         raise InputError("no more")
 
-    made = ahead(items())
-    assert [next(made) for _ in range(3)] == [3, None, 1]
-    with pytest.raises(InputError, match="no more"):
-        next(made)
-    assert list(ahead(())) == []
+    with ahead(items()) as made:
+        assert [next(made) for _ in range(3)] == [3, None, 1]
+        with pytest.raises(InputError, match="no more"):
+            next(made)
+    with ahead(()) as made:
+        assert list(made) == []
 
 
-def test_one_item_is_made_ahead() -> None:
+@pytest.mark.parametrize("used", [0, 1])
+def test_one_item_is_made_ahead(used: int) -> None:
     made = []
-    items = ahead(made.append(k) or k for k in range(9))
-    assert next(items) == 0
-    items.close()
-    assert len(made) == 2
+    with ahead(made.append(k) or k for k in range(9)) as items:
+        assert [next(items) for _ in range(used)] == list(range(used))
+    assert len(made) == used + 1
