@@ -15,7 +15,7 @@ import warnings
 from pathlib import Path
 
 MODE = sys.argv[1]
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={8 if MODE.startswith('eight') else 1}"
+os.environ["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={8 if MODE.startswith('eight') else 1}"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax  # noqa: E402

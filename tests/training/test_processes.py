@@ -1,7 +1,6 @@
 """The same code on eight devices and in two processes; twenty kills at random moments spoil nothing."""
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -18,11 +17,10 @@ from jfusion.training.loop import train
 from jfusion.training.step import Devices
 
 CHILDREN = [sys.executable, str(Path(__file__).with_name("children.py"))]
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
 
 
 def answer(*arguments: str) -> dict:
-    done = subprocess.run([*CHILDREN, *arguments], capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    done = subprocess.run([*CHILDREN, *arguments], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -38,7 +36,7 @@ def test_eight_devices_are_one() -> None:
 
 
 def test_a_run_of_eight_devices_goes_on_on_fewer(tmp_path, monkeypatch) -> None:
-    child = subprocess.run([*CHILDREN, "eight_stopped", str(tmp_path / "two")], env=ENVIRONMENT, timeout=300)
+    child = subprocess.run([*CHILDREN, "eight_stopped", str(tmp_path / "two")], timeout=300)
     assert child.returncode == 143
     shutil.copytree(tmp_path / "two", tmp_path / "one")
     system, settings = toys.row(optimiser=lambda n: optax.sgd(0.1)), {"steps": 4, "batch": 8}
@@ -59,8 +57,7 @@ def test_two_processes_are_one(tmp_path) -> None:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     pair = [
-        subprocess.Popen([*CHILDREN, "pair", process, port, str(tmp_path)], env=ENVIRONMENT, stderr=subprocess.PIPE)
-        for process in "01"
+        subprocess.Popen([*CHILDREN, "pair", process, port, str(tmp_path)], stderr=subprocess.PIPE) for process in "01"
     ]
     said = [child.communicate(timeout=200)[1].decode()[-3000:] for child in pair]
     assert [child.returncode for child in pair] == [143, 143], said
