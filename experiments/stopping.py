@@ -145,7 +145,7 @@ class Subject:
 
         self.fit(self.observation, self.model, stopping=stopping, save=save, **self.options)
         last = [state for state in states if state.stage == states[-1].stage]
-        return [Look(int(s.iterate.step), s.waited == 0, self.product(s, stopping)) for s in last]
+        return [Look(int(s.iterate.step), bool((s.waited == 0).all()), self.product(s, stopping)) for s in last]
 
     def product(self, state: FitState, stopping: Stopping) -> np.ndarray:
         """The product at a state: the fit goes on from it, and its end is come."""

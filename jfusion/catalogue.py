@@ -225,10 +225,11 @@ class Fitter(Protocol):
         """Fits the system; with keys ``(members,)`` an ensemble: product and learned operators have a leading axis.
 
         ``effort`` scales the numbers of steps of the paper; ``budget`` stops after so many seconds. Only pixels that
-        are ``valid``, ``(height, width)`` for each image, count in the losses; all by default. ``save`` gets the state
-        of the fit again and again, a frozen dataclass of plain values and of pytrees of arrays; ``restore`` gives one
-        to go on from, or None, and may call ``begin(stage)`` for one of the same structure. ``sizes`` are those of the
-        generator, the paper's by default.
+        are ``valid``, ``(height, width)`` for each image, count in the losses, all by default; the others must be
+        finite all the same. ``save`` gets the state of the fit again and again, a frozen dataclass of plain values and
+        of pytrees of arrays; ``restore`` gives one to go on from, or None, and may call ``begin(stage)`` for one of the
+        same structure. ``sizes`` are those of the generator, the paper's by default. The scenes of a batch are fitted
+        at once, which takes as many times the memory of one.
         """
         ...
 

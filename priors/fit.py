@@ -1,4 +1,4 @@
-"""The fitter: an untrained module is fitted to one pair, without truth.
+"""The fitter: an untrained module is fitted to a pair, without truth.
 
 A fit is a list of stages, each with its loss, its trainable parts and its schedule. The steps run in compiled loops;
 between two loops the host reports progress, saves, keeps to the budget and decides whether to stop.
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
 from inspect import Parameter, Signature, signature
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Literal, cast
 
 import jax
@@ -21,7 +21,7 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import Array, lax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jfusion.catalogue import Fit, Fitter
@@ -185,8 +185,7 @@ class Program:
             function = jax.vmap(function, in_axes=tuple(0 if kind in level else None for kind in kinds))
         if len(self.devices) < 2:
             return function
-        mesh = Mesh(np.array(self.devices), (SHARED,))
-        specs = tuple(P(SHARED) if kind in levels[-1] else P() for kind in kinds)
+        mesh, specs = Mesh(np.array(self.devices), (SHARED,)), tuple(_spec(kind, self.scenes) for kind in kinds)
         return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=P(SHARED), check_vma=False)
 
     def evaluate(self, params: Tree, rest: Tree, pair: Pair, key: Array) -> tuple[Array, Tree]:
@@ -276,9 +275,9 @@ class FitState:
         earlier: steps of the stages before it.
         iterate: of that stage.
         total: steps that the stage is to have.
-        best: smallest watched value of the stage.
-        waited: looks since then.
-        kept: parameters at that look.
+        best: smallest watched value of the stage, of each fit.
+        waited: looks since then, likewise.
+        kept: parameters at that look, likewise.
         losses: of the stage, reported until now; those of the last stage begin before its first step.
     """
 
@@ -286,8 +285,8 @@ class FitState:
     earlier: int
     iterate: Iterate
     total: int
-    best: float
-    waited: int
+    best: np.ndarray
+    waited: np.ndarray
     kept: Tree
     losses: list[float]
 
@@ -327,7 +326,7 @@ def fit(
         budget: seconds for the whole. A stage may use its share, by steps, of what is left; its schedule is shortened
             to that and not cut off.
         progress: called before the first loop, with the steps that are planned, and after each; the loss is a mean.
-        stopping: ends stages early, by the mean of what is watched.
+        stopping: ends stages early, when all scenes and members have nothing more to learn; each keeps its own best.
         valid: masks ``(height, width)`` of the pixels of each image that count, by its name; all by default.
         restore: gives the state of an interrupted fit with the same arguments to go on from; called once.
         save: called after each loop with the state.
@@ -350,14 +349,21 @@ def fit(
     scenes = not isinstance(pair, Pair)
     pairs = [one.only(valid or {}) for one in ([pair] if isinstance(pair, Pair) else pair)]
     modules = [_build(one, key) for one in (build if isinstance(build, Sequence) else [build])]
-    parts = [(one, one) for one in pairs]
+    if len(modules) != len(pairs):
+        raise InputError(f"each pair needs a module of its own, but there are {len(pairs)} and {len(modules)}.")
+    devices = _devices(len(pairs) if scenes else key.size)
+    joined = _stacked if scenes else itemgetter(0)
     if stopping is not None and stopping.held_out > 0:
         parts = [one.hold_out(stopping.held_out, key[0] if ensemble else key) for one in pairs]
-    (seen, watched), module = parts[0], modules[0]
-    devices = _devices(len(pairs) if scenes else key.size)
-    if scenes:
-        seen, watched = (_stacked(part) for part in zip(*parts, strict=True))
-        module, key = _alike(modules), _stacked([key] * len(pairs))
+        seen, watched = (joined(part) for part in zip(*parts, strict=True))
+    else:
+        seen = watched = joined(pairs)
+    module, key = _alike(modules) if scenes else modules[0], joined([key] * len(pairs))
+    if len(devices) > 1:
+        mesh = Mesh(np.array(devices), (SHARED,))
+        each, of_pairs = (NamedSharding(mesh, _spec(kind, scenes)) for kind in ("fit", "pair"))
+        (seen, watched), key = jax.device_put((seen, watched), of_pairs), jax.device_put(key, each)
+        module = nnx.merge(*jax.device_put(nnx.split(module), each))
     earlier = 0
 
     def staged(number: int) -> tuple[Program, Tree, Tree]:
@@ -368,7 +374,8 @@ def fit(
         program, params, rest = staged(number)
         keys = program.mapped(jax.random.fold_in, "fit", "all")(key, number)
         iterate = _begin(program, params, rest, keys, seen)
-        return FitState(number, earlier, iterate, totals[number], math.inf, 0, params, [])
+        best = np.full(iterate.loss.shape, np.inf, np.float32)
+        return FitState(number, earlier, iterate, totals[number], best, np.zeros(best.shape, np.int32), params, [])
 
     state = None if restore is None else restore(begin)
     if state is None:
@@ -388,6 +395,11 @@ def fit(
     if stages[-1].average and stopping is None:
         return Fitting(module, final.iterate.output, final.losses)
     return Fitting(module, _look(program, final.kept, final.iterate, seen)[1], final.losses)
+
+
+def _spec(kind: Kind, scenes: bool) -> P:
+    """How arguments of a kind are shared out over the devices."""
+    return P(SHARED) if kind == "fit" or (kind == "pair" and scenes) else P()
 
 
 def _devices(count: int) -> tuple[jax.Device, ...]:
@@ -457,16 +469,27 @@ def _run(
 
 
 def _watch(program: Program, watched: Pair, state: FitState, stopping: Stopping | None, step: int) -> FitState:
-    """Keeps the parameters that are worth it, and ends the stage where `stopping` says so."""
+    """Keeps the parameters of each fit that are worth it, and ends the stage where `stopping` says so of all."""
     if stopping is None:
         return dataclasses.replace(state, kept=state.iterate.params)
     if step % stopping.every and step < state.total:
         return state
-    value = float(_look(program, state.iterate.params, state.iterate, watched)[0].mean())
-    if value < state.best * (1 - stopping.tolerance) or state.best == math.inf:
-        return dataclasses.replace(state, best=value, waited=0, kept=state.iterate.params)
-    total = step if state.waited + 1 >= stopping.patience else state.total
-    return dataclasses.replace(state, waited=state.waited + 1, total=total)
+    value = np.asarray(_look(program, state.iterate.params, state.iterate, watched)[0])
+    best, waited = np.asarray(state.best), np.asarray(state.waited)
+    better = (value < best * (1 - stopping.tolerance)) | np.isinf(best)
+    better &= waited < stopping.patience
+    waited = np.where(better, 0, waited + 1)
+
+    def chosen(new: Array, old: Array) -> Array:
+        return jnp.where(better.reshape(better.shape + (1,) * (new.ndim - better.ndim)), new, old)
+
+    return dataclasses.replace(
+        state,
+        best=np.where(better, value, best),
+        waited=waited,
+        kept=jax.tree.map(chosen, state.iterate.params, state.kept),
+        total=step if (waited >= stopping.patience).all() else state.total,
+    )
 
 
 def _after(
@@ -526,20 +549,21 @@ def fitter(plan: Callable[..., Plan]) -> Fitter:
         batch = observation["lr"].shape[0]
         singles = [{name: image[i : i + 1] for name, image in observation.items()} for i in range(batch)]
         plans = [plan(single, model, **options) for single in singles]
-        first = plans[0]
+        first, home = plans[0], min(plans[0].scale.devices(), key=attrgetter("id"))
         settings["stopping"] = settings.get("stopping") or first.stopping
         if batch == 1:
             fitted = fit(first.build, first.pair, first.stages, **settings)
-            outputs = [fitted.output]
+            outputs = [jax.device_put(fitted.output, home)]
         else:
             fitted = fit([one.build for one in plans], [one.pair for one in plans], first.stages, **settings)
-            outputs = [jax.tree.map(itemgetter(i), fitted.output) for i in range(batch)]
+            output = jax.device_put(fitted.output, home)
+            outputs = [jax.tree.map(itemgetter(i), output) for i in range(batch)]
         finished = [one.finish(output) for one, output in zip(plans, outputs, strict=True)]
         product = jnp.concatenate([x * one.scale for (x, _), one in zip(finished, plans, strict=True)], axis=-4)
         found = {
             name: jax.tree.map(lambda *each: sum(each) / batch, *(estimated[name] for _, estimated in finished))
-            for name, operator in model.operators.items()
-            if operator is None and finished[0][1].operators[name] is not None
+            for name, operator in finished[0][1].operators.items()
+            if operator is not None and model.operators.get(name) is None
         }
         model = model.replace(operators=model.operators | found) if found else model
         return Fit(product, model, fitted.losses)

@@ -60,11 +60,9 @@ class Pair:
         Raises:
             InputError: a mask has not its image's height and width.
         """
-        for name, mask in valid.items():
-            if mask.shape != (size := self.weight[name].shape[1:3]):
-                raise InputError(
-                    f"{name} has {size[0]} x {size[1]} pixels, but the mask of those that are valid is {mask.shape}."
-                )
+        sizes = {name: weight.shape[1:3] for name, weight in self.weight.items()}
+        if wrong := {name: mask.shape for name, mask in valid.items() if sizes.get(name) != mask.shape}:
+            raise InputError(f"masks of valid pixels must have the height and width of {sizes}, but are {wrong}.")
         return self._weighted({name: jnp.asarray(mask)[..., None] for name, mask in valid.items()})
 
     def hold_out(self, fraction: float, key: Array) -> tuple[Pair, Pair]:

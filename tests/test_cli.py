@@ -76,6 +76,17 @@ def test_fuse_writes_a_georeferenced_cog(pair: tuple[Path, Path], tmp_path: Path
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+def test_product_does_not_depend_on_the_flags_of_tests(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """As users run it: a process of its own, where XLA optimises; within a grey level."""
+    here, there = tmp_path / "here.tif", tmp_path / "there.tif"
+    options = ["--system", "fuse", "-q"]
+    assert main(["fuse", *map(str, pair), str(here), *options]) == 0
+    usual = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    subprocess.run([*COMMAND, "fuse", *map(str, pair), str(there), *options], env=usual, check=True)
+    products = [readers.read(path).image.astype(np.float64) for path in (here, there)]
+    assert np.abs(products[0] - products[1]).max() <= 1
+
+
 def test_fused_centres_lie_on_the_coarse_ones(pair: tuple[Path, Path], tmp_path: Path) -> None:
     """Where Landsat's pixel centres coincide, the product sampled there resembles the coarse image most."""
     out = tmp_path / "sharp.tif"

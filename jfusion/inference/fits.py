@@ -1,4 +1,4 @@
-"""The fit of a system to one pair, in memory or in a folder from which it goes on after a kill."""
+"""The fit of a system to a pair, in memory or in a folder from which it goes on after a kill."""
 
 from __future__ import annotations
 

@@ -312,7 +312,7 @@ def _windowed(
     seen = sources.pair(*sample(sources))
     pairs = (sources.pair(*window) for window in windows(layout.rows, layout.columns))
     with ahead((pair.observation, pair.valid) for pair in pairs) as inputs:
-        counts = jnp.asarray(observed(seen.masks, seen.geometry.ratio))
+        counts = jnp.asarray(observed(seen.masks, ratio))
         model, how = completed(system, seen.observation, seen.model, estimating, exact, counts)
         notes, network = [seen.remark, "" if estimating else scale_remark(seen), how], None
         if isinstance(system.method, Trained):

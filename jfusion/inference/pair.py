@@ -64,7 +64,17 @@ def in_blocks(valid: np.ndarray, ratio: int) -> np.ndarray:
 
 
 def observed(valid: Mapping[str, np.ndarray], ratio: int) -> np.ndarray:
-    """`(h, w)` of the low-resolution image: True where it is valid, and the guide too as far as its PSF reaches."""
+    """`(h, w)` of the low-resolution image: True where it is valid, and the guide too as far as its PSF reaches.
+
+    Raises:
+        InputError: not the masks of `lr` and `guide`, whose sides have this ratio.
+    """
+    shapes = {name: mask.shape for name, mask in valid.items()}
+    if set(shapes) != {"lr", "guide"} or shapes["guide"] != tuple(ratio * n for n in shapes["lr"]):
+        raise InputError(
+            f"masks of valid pixels are those of lr, (h, w), and of guide, {ratio} times as high and wide, but came as "
+            f"{shapes}."
+        )
     return valid["lr"] & ~grown(~in_blocks(valid["guide"], ratio), PSF_REACH)
 
 

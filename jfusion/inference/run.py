@@ -163,9 +163,10 @@ def run(
         progress: called while it trains or fits.
         sizes: of the network that is trained or fitted, the paper's by default.
         registering: whether `lr` may be displaced against the guide.
-        valid: ``(height, width)`` for `lr` and `guide`, which of their pixels a system is fitted to; all by default.
-            The pair is registered by those of `lr` for which the guide is valid too, its sensors are estimated from
-            them and its interval is calibrated on them (`jfusion.inference.pair.observed`).
+        valid: masks of `lr` and `guide`, ``(height, width)``, of the pixels that count; all by default. The others must
+            be finite and no larger; `jfusion.inference.pair.as_input` fills them. A pair is registered by those of
+            `lr` for which the guide is valid too (`jfusion.inference.pair.observed`); its sensors are estimated from
+            them, a system is fitted to them, and its interval is calibrated on them.
         estimating: whether the sensors are estimated from the pair first (`jfusion.operators.estimate`), whatever the
             model knows of them, and not learned by the system.
         folder: from which a training or fit goes on after a kill.
@@ -197,9 +198,6 @@ def run(
         model, note = completed(system, observation, model, estimating, exact, seen)
         if found is not None and system.displaced:
             observation, model = given, displaced(model, found.displacement)
-        elif found is not None:
-            of_lr = None if valid is None else jnp.asarray(valid["lr"])
-            valid = {**(valid or {}), "lr": np.asarray(shown(found.displacement, of_lr))}
         parameters, network, half_width = None, None, None
         match system.method:
             case Classical():
@@ -213,8 +211,9 @@ def run(
                 product = ready(system, network, exact)(observation, model)
                 parameters = count_parameters(network.module)
             case Fitted() as fitted:
+                counts = None if seen is None else {**(valid or {}), "lr": np.asarray(seen)}
                 options: dict[str, Any] = {"effort": effort, "budget": budget, "progress": progress, "sizes": sizes,
-                                           "folder": folder, "resume": resume, "valid": valid}  # fmt: skip
+                                           "folder": folder, "resume": resume, "valid": counts}  # fmt: skip
                 if uncertainty is None:
                     done, _ = fit(system, observation, model, jax.random.key(seed), **options)
                 else:

@@ -150,9 +150,8 @@ def calibrated(
     """
     keys, half = jax.random.split(jax.random.key(seed), MEMBERS), None if budget is None else budget / 2
     lower = reduce(observation, model)
-    sizes_below = {name: image.shape[1:3] for name, image in lower.observation.items()}
     valid_below = {
-        name: in_blocks(mask, model.ratio)[: sizes_below[name][0], : sizes_below[name][1]]
+        name: in_blocks(mask, model.ratio)[tuple(map(slice, lower.observation[name].shape[1:3]))]
         for name, mask in (valid or {}).items()
     }
 

@@ -10,6 +10,7 @@ from affine import Affine
 from jfusion import catalogue
 from jfusion.data import geotiff
 from jfusion.data.scene import Scene
+from jfusion.errors import InputError
 from jfusion.inference.fuse import fuse
 from jfusion.inference.pair import make_pair, observed
 from jfusion.inference.run import run
@@ -53,6 +54,13 @@ def test_sensors_of_files_are_estimated_from_valid_pixels(scene: np.ndarray, til
     careless = estimate(pair.observation, pair.model).model
     np.testing.assert_allclose(done.model["lr"].psf, expected["lr"].psf, atol=1e-5)
     assert np.abs(expected["lr"].psf - careless["lr"].psf).max() > 0.01
+
+
+def test_masks_are_checked(scene: np.ndarray) -> None:
+    pair = make_pair(*pair_with_gaps(scene))
+    for masks in ({"lr": pair.masks["lr"]}, {"lr": pair.masks["lr"], "guide": pair.masks["guide"][1:]}):
+        with pytest.raises(InputError, match="2 times as high"):
+            run(catalogue.get("fuse"), pair.observation, pair.model, valid=masks)
 
 
 def test_fits_do_not_see_what_no_sensor_saw(scene: np.ndarray) -> None:

@@ -270,7 +270,7 @@ def test_held_out_pixels_are_the_complement_among_the_valid(pair):
     np.testing.assert_array_equal((part.weight["lr"] + rest.weight["lr"])[0, ..., 0], valid)
     np.testing.assert_array_equal(part.weight["guide"] + rest.weight["guide"], pair.weight["guide"])
     assert 0.1 < float(rest.weight["lr"].sum() / valid.sum()) < 0.4
-    with pytest.raises(InputError, match="lr has 8 x 8 pixels"):
+    with pytest.raises(InputError, match="height and width"):
         pair.only({"lr": valid[1:]})
 
 
@@ -285,20 +285,29 @@ def planned(observation, model, *, sign=1):
     return Plan(Regression, Pair.of(observation, model), (NOISY,), sign * jnp.ones(()), lambda made: (made, model))
 
 
+@pytest.mark.parametrize("stopping", [None, Stopping(held_out=0.3, every=4, patience=2)])
 @pytest.mark.parametrize("members", [None, 2])
-def test_scenes_of_a_batch_are_fitted_at_once_each_as_alone(pair, members):
+def test_scenes_of_a_batch_are_fitted_at_once_each_as_alone(pair, members, stopping):
     key = jax.random.key(0) if members is None else jax.random.split(jax.random.key(0), members)
     axes = () if members is None else (members,)
     single, calls = pair.observation, []
-    batch = {name: jnp.concatenate([image, image[:, ::-1]]) for name, image in single.items()}
-    run = partial(fitter(planned), model=pair.model, key=key, effort=0.2)
-    both, first = run(batch, progress=lambda *call: calls.append(call)), run(single)
-    second = run({name: image[:, ::-1] for name, image in single.items()})
+    other = {"lr": single["lr"][:, ::-1], "guide": single["guide"]}  # which tells nothing of lr, and stops sooner
+    batch = {name: jnp.concatenate([image, other[name]]) for name, image in single.items()}
+    run = partial(fitter(planned), model=pair.model, key=key, stopping=stopping)
+    both, first, second = run(batch, progress=lambda *call: calls.append(call)), run(single), run(other)
     assert both.product.shape == (*axes, 2, 8, 8, 1)
     assert both.model is pair.model
-    assert calls[-1][:2] == (12, 12)
+    assert calls[-1][0] == calls[-1][1]
     np.testing.assert_allclose(both.product, jnp.concatenate([first.product, second.product], -4), atol=1e-6)
-    np.testing.assert_allclose(both.losses[-1], (first.losses[-1] + second.losses[-1]) / 2, rtol=1e-5)
+    if stopping is None:
+        np.testing.assert_allclose(both.losses[-1], (first.losses[-1] + second.losses[-1]) / 2, rtol=1e-5)
+
+
+def test_a_batch_may_lie_on_one_device(pair):
+    here = jax.device_put({name: jnp.concatenate([x, x]) for name, x in pair.observation.items()}, jax.devices()[1])
+    product = fitter(planned)(here, pair.model, key=jax.random.key(0), effort=0.1).product
+    assert product.shape == here["lr"].shape
+    assert len(product.devices()) == 1
 
 
 def test_scenes_must_have_modules_alike(pair):

@@ -15,7 +15,8 @@ import warnings
 from pathlib import Path
 
 MODE = sys.argv[1]
-os.environ["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={8 if MODE.startswith('eight') else 1}"
+COUNT = f"--xla_force_host_platform_device_count={8 if MODE.startswith('eight') else 1}"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {COUNT}"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax  # noqa: E402
