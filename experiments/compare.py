@@ -126,10 +126,14 @@ PROTOCOL: dict[str, Changes] = {
 """How each system runs; a number of steps and a pace, such that two cores train it within a quarter of an hour."""
 
 CHANGED: dict[tuple[str, str], Changes] = {
+    ("admm_hfnet", "jasper_ridge"): {"steps": 1600},
     ("bmhf_net", "jasper_ridge"): {"steps": 600, "batch": 2},
+    ("dbin", "jasper_ridge"): {"steps": 2300},
     ("dhif_net", "jasper_ridge"): {"steps": 1500},
+    ("edbin", "jasper_ridge"): {"steps": 1800},
     ("mhf_net", "jasper_ridge"): {"steps": 800, "batch": 2},
-    ("pancsc_net", "jasper_ridge"): {"steps": 2000},
+    ("mog_dcn", "jasper_ridge"): {"steps": 2000},
+    ("pancsc_net", "jasper_ridge"): {"steps": 1500},
     ("admm_hfnet", "landsat8_momotombo"): {"steps": 7000},
     ("bmhf_net", "landsat8_momotombo"): {"steps": 8000},
     ("cnn_fus", "landsat8_momotombo"): {"steps": 18000},
