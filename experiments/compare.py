@@ -123,7 +123,7 @@ PROTOCOL: dict[str, Changes] = {
     "udaln": {"steps": 6000},
     "usdn": {},
 }
-"""How each system runs; a number of steps and a pace, such that two cores train it within a quarter of an hour."""
+"""How each system runs; a number of steps and a pace, for a quarter of an hour or so on two cores."""
 
 CHANGED: dict[tuple[str, str], Changes] = {
     ("admm_hfnet", "jasper_ridge"): {"steps": 1600},

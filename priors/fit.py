@@ -167,14 +167,14 @@ class Program:
         graphdef, stage: see `Stage.split`.
         ensemble: whether iterates have an axis of members, which share a pair.
         scenes: whether iterates and pairs have an axis of scenes, before that of members.
-        devices: that the first of these axes is shared out over.
+        mesh: of the devices that the first of these axes is shared out over, None for one device.
     """
 
     graphdef: Any
     stage: Stage
     ensemble: bool
     scenes: bool = False
-    devices: tuple[jax.Device, ...] = ()
+    mesh: Mesh | None = None
 
     def mapped(self, function: Callable[..., Tree], *kinds: Kind) -> Callable[..., Tree]:
         """The function mapped over scenes and members, where there are any, of arguments of these kinds."""
@@ -183,10 +183,10 @@ class Program:
             return function
         for level in levels:
             function = jax.vmap(function, in_axes=tuple(0 if kind in level else None for kind in kinds))
-        if len(self.devices) < 2:
+        if self.mesh is None:
             return function
-        mesh, specs = Mesh(np.array(self.devices), (SHARED,)), tuple(_spec(kind, self.scenes) for kind in kinds)
-        return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=P(SHARED), check_vma=False)
+        specs = tuple(_spec(kind, self.scenes) for kind in kinds)
+        return jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=P(SHARED), check_vma=False)
 
     def evaluate(self, params: Tree, rest: Tree, pair: Pair, key: Array) -> tuple[Array, Tree]:
         """Loss and output."""
@@ -351,7 +351,7 @@ def fit(
     modules = [_build(one, key) for one in (build if isinstance(build, Sequence) else [build])]
     if len(modules) != len(pairs):
         raise InputError(f"each pair needs a module of its own, but there are {len(pairs)} and {len(modules)}.")
-    devices = _devices(len(pairs) if scenes else key.size)
+    mesh = _mesh(len(pairs) if scenes else key.size)
     joined = _stacked if scenes else itemgetter(0)
     if stopping is not None and stopping.held_out > 0:
         parts = [one.hold_out(stopping.held_out, key[0] if ensemble else key) for one in pairs]
@@ -359,8 +359,7 @@ def fit(
     else:
         seen = watched = joined(pairs)
     module, key = _alike(modules) if scenes else modules[0], joined([key] * len(pairs))
-    if len(devices) > 1:
-        mesh = Mesh(np.array(devices), (SHARED,))
+    if mesh is not None:
         each, of_pairs = (NamedSharding(mesh, _spec(kind, scenes)) for kind in ("fit", "pair"))
         (seen, watched), key = jax.device_put((seen, watched), of_pairs), jax.device_put(key, each)
         module = nnx.merge(*jax.device_put(nnx.split(module), each))
@@ -368,7 +367,7 @@ def fit(
 
     def staged(number: int) -> tuple[Program, Tree, Tree]:
         graphdef, params, rest = stages[number].split(module)
-        return Program(graphdef, stages[number], ensemble, scenes, devices), params, rest
+        return Program(graphdef, stages[number], ensemble, scenes, mesh), params, rest
 
     def begin(number: int) -> FitState:
         program, params, rest = staged(number)
@@ -402,10 +401,11 @@ def _spec(kind: Kind, scenes: bool) -> P:
     return P(SHARED) if kind == "fit" or (kind == "pair" and scenes) else P()
 
 
-def _devices(count: int) -> tuple[jax.Device, ...]:
-    """As many devices of this process as share out so many fits evenly."""
+def _mesh(count: int) -> Mesh | None:
+    """As many devices of this process as share out so many fits evenly, None for one."""
     here = jax.local_devices()
-    return tuple(here[: max(n for n in range(1, len(here) + 1) if count % n == 0)])
+    number = max(n for n in range(1, len(here) + 1) if count % n == 0)
+    return Mesh(np.array(here[:number]), (SHARED,)) if number > 1 else None
 
 
 def _build(build: Callable[[Array], nnx.Module], key: Array) -> nnx.Module:
@@ -517,7 +517,7 @@ class Plan:
             stages.
         scale: what the pair was divided by, and its product is multiplied by.
         finish: makes of the output of the last stage the product ``(..., height, width, band)``, in the unit of the
-            pair, and the observation model with what was learned.
+            pair, and the observation model with what was learned; by default they are the output.
         stopping: where the user says nothing of it.
     """
 
@@ -549,7 +549,8 @@ def fitter(plan: Callable[..., Plan]) -> Fitter:
         batch = observation["lr"].shape[0]
         singles = [{name: image[i : i + 1] for name, image in observation.items()} for i in range(batch)]
         plans = [plan(single, model, **options) for single in singles]
-        first, home = plans[0], min(plans[0].scale.devices(), key=attrgetter("id"))
+        first = plans[0]
+        home = min(first.pair.observation["lr"].devices(), key=attrgetter("id"))
         settings["stopping"] = settings.get("stopping") or first.stopping
         if batch == 1:
             fitted = fit(first.build, first.pair, first.stages, **settings)

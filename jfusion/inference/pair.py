@@ -82,7 +82,7 @@ def grown(invalid: np.ndarray, pixels: int = 1) -> np.ndarray:
     """Invalid pixels, and all pixels as near to one."""
     if not invalid.any():
         return invalid
-    from scipy.ndimage import binary_dilation  # a fifth of a second, of which most pairs have no need
+    from scipy.ndimage import binary_dilation  # slow to import, and most pairs have no need of it
 
     return binary_dilation(invalid, np.ones((3, 3)), pixels)
 

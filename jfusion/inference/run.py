@@ -217,7 +217,7 @@ def run(
                 if uncertainty is None:
                     done, _ = fit(system, observation, model, jax.random.key(seed), **options)
                 else:
-                    ensemble = calibrated(system, observation, model, seed, seen=seen, **options)
+                    ensemble = calibrated(system, observation, model, seed, **options)
                     done, half_width = ensemble.fit, ensemble.half_width(uncertainty)
                     note = "; ".join(filter(None, (note, f"mean of {len(ensemble.members)} fits")))
                 product, model, bands = done.product, done.model, Bands.of(observation, model)

@@ -131,7 +131,6 @@ def calibrated(
     progress: Progress = silent,
     sizes: Mapping[str, Any] | None = None,
     valid: Mapping[str, np.ndarray] | None = None,
-    seen: Array | None = None,
     folder: Path | None = None,
     resume: bool = True,
 ) -> Calibrated:
@@ -140,9 +139,9 @@ def calibrated(
     Args:
         system, observation, model: see `jfusion.inference.fits.fit`.
         seed: of the members.
-        effort, progress, sizes, valid, folder, resume: likewise.
+        effort, progress, sizes, folder, resume: likewise.
         budget: seconds for both; the pair itself may take half of them.
-        seen: ``(h, w)``, which pixels of `lr` calibrate; all by default.
+        valid: likewise; the pixels of `lr` that are valid calibrate.
 
     Raises:
         InputError: the pair is too small to be degraded once more, or see `jfusion.inference.fits.fit`.
@@ -164,7 +163,7 @@ def calibrated(
     whole, share = members("product", observation, model, effort=effort, valid=valid)
     below, _ = members("one_ratio_lower", lower.observation, lower.model, effort=effort * share, valid=valid_below)
     mean = Fit(whole.product.mean(0), _mean(whole.model, model), whole.losses)
-    counts = None if seen is None else seen[: lower.target.shape[1], : lower.target.shape[2]]
+    counts = None if valid is None else jnp.asarray(valid["lr"])[: lower.target.shape[1], : lower.target.shape[2]]
     return Calibrated(mean, whole.product, below.product, lower.target, counts)
 
 

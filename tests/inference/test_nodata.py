@@ -1,6 +1,8 @@
 """Pixels that no sensor saw are no observations."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,14 +10,24 @@ import pytest
 from affine import Affine
 
 from jfusion import catalogue
+from jfusion.catalogue import Fit
 from jfusion.data import geotiff
 from jfusion.data.scene import Scene
 from jfusion.errors import InputError
 from jfusion.inference.fuse import fuse
 from jfusion.inference.pair import make_pair, observed
 from jfusion.inference.run import run
-from jfusion.operators import Grid, SpatialResponse, SpectralResponse, gaussian_psf
+from jfusion.operators import (
+    Grid,
+    Observation,
+    ObservationModel,
+    SpatialResponse,
+    SpectralResponse,
+    gaussian_psf,
+    upsample,
+)
 from jfusion.operators.estimate import estimate
+from jfusion.operators.registration import Registration
 
 
 def pair_with_gaps(image: np.ndarray) -> tuple[Scene, Scene]:
@@ -61,6 +73,31 @@ def test_masks_are_checked(scene: np.ndarray) -> None:
     for masks in ({"lr": pair.masks["lr"]}, {"lr": pair.masks["lr"], "guide": pair.masks["guide"][1:]}):
         with pytest.raises(InputError, match="2 times as high"):
             run(catalogue.get("fuse"), pair.observation, pair.model, valid=masks)
+
+
+@pytest.mark.parametrize("registering", [False, True])
+def test_lr_counts_where_both_images_show_the_ground(
+    scene: np.ndarray, registering: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where its guide is missing it does not, nor what a displaced image does not show."""
+    pair = make_pair(*pair_with_gaps(scene))
+    seen, counted = observed(pair.masks, 2), []
+
+    def fitted(observation: Observation, model: ObservationModel, **settings: Any) -> Fit:
+        counted.append(settings["valid"])
+        return Fit(upsample(observation["lr"], model.grid), model, [0.0])
+
+    if registering:
+        down = jnp.zeros((24, 24, 2)).at[..., 0].set(3.0)
+        found = Registration(down, jnp.asarray([[3.0, 0], [0, 0], [0, 0]]), jnp.ones(2), jnp.ones(2))
+        monkeypatch.setattr("jfusion.inference.run.register", lambda *_: found)
+        seen = np.pad(seen, ((3, 0), (0, 0)))[:24] & seen
+    row = catalogue.get("dip")
+    system = dataclasses.replace(row, method=dataclasses.replace(row.method, fit=fitted))
+    model = estimate(pair.observation, pair.model).model
+    run(system, pair.observation, model, valid=pair.masks, registering=registering, sizes=row.method.tiny)
+    np.testing.assert_array_equal(counted[0]["lr"], seen)
+    np.testing.assert_array_equal(counted[0]["guide"], pair.masks["guide"])
 
 
 def test_fits_do_not_see_what_no_sensor_saw(scene: np.ndarray) -> None:
