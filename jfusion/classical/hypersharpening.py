@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jfusion.classical.pixels import regress
+from jfusion.classical.pixels import matmul, regress
 from jfusion.errors import InputError
 from jfusion.operators import (
     BlockAverage,
@@ -110,5 +110,5 @@ def select(guide: Array, model: ObservationModel) -> Array:
         return guide
     weights = srf(model)
     number = jnp.arange(weights.shape[1])
-    centre = (weights @ number) / weights.sum(1)
+    centre = matmul(weights, number) / weights.sum(1)
     return jnp.take(guide, jnp.argmin(jnp.abs(number[:, None] - centre), axis=1), axis=-1)

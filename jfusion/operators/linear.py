@@ -120,7 +120,7 @@ class Identity(LinearOperator):
 
 def inner(a: Array, b: Array) -> Array:
     """Euclidean inner product of two arrays of one shape."""
-    return jnp.vdot(a, b)
+    return jnp.vdot(a, b, precision="highest")
 
 
 def dot_test(operator: LinearOperator, shape: tuple[int, ...], key: Array, dtype: jnp.dtype = jnp.float32) -> float:

@@ -75,7 +75,7 @@ def moving_psf(
     offset = jnp.stack(jnp.meshgrid(*[jnp.arange(taps) - taps // 2] * 2, indexing="ij"), -1) + shift
     axes = jnp.array([[jnp.cos(angle), jnp.sin(angle)], [-jnp.sin(angle), jnp.cos(angle)]])
     along = jnp.linspace(-0.5, 0.5, MOMENTS)[:, None] * jnp.asarray(motion) * jnp.stack([jnp.cos(way), jnp.sin(way)])
-    distance = (offset - along[:, None, None]) @ axes.T / sigma
+    distance = jnp.matmul(offset - along[:, None, None], axes.T, precision="highest") / sigma
     kernel = jnp.exp(-0.5 * jnp.sum(distance**2, -1)).sum(0)
     return kernel / kernel.sum()
 

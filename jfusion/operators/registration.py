@@ -225,19 +225,20 @@ def _settle(level: _Level, basis: Array, penalty: Array, trust: Array, unknowns:
 
     def step(state: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
         unknowns, weight = state
-        displacement = basis @ unknowns
+        displacement = jnp.matmul(basis, unknowns, precision="highest")
         row, column, inside = level.at(displacement)
         left = _misfit(level, displacement, weight)[0]
         weight = weight * inside
         variance = (weight[:, None] * left**2).sum(0) / jnp.maximum(weight.sum(), 1)
         precision = 1 / jnp.where(variance > 0, variance, 1)
         slopes = jnp.stack([sampled(slope, row, column) for slope in level.slopes])
-        moments = jnp.einsum("ipb,jpb,b->ijp", slopes, slopes, precision) * weight * trust
-        pull = jnp.einsum("ipb,pb,b->ip", slopes, left, precision) * weight * trust
+        moments = jnp.einsum("ipb,jpb,b->ijp", slopes, slopes, precision, precision="highest") * weight * trust
+        pull = jnp.einsum("ipb,pb,b->ip", slopes, left, precision, precision="highest") * weight * trust
         count = basis.shape[1]
         gram = jnp.einsum("pk,ijp,pl->ikjl", basis, moments, basis, precision="highest")
         gram = gram + jnp.einsum("ij,kl->ikjl", jnp.eye(2), penalty)
-        wanted = jnp.einsum("pk,ip->ik", basis, pull, precision="highest") - (penalty @ unknowns).T
+        wanted = jnp.einsum("pk,ip->ik", basis, pull, precision="highest")
+        wanted = wanted - jnp.matmul(penalty, unknowns, precision="highest").T
         gram = gram.reshape(2 * count, 2 * count)
         scale = 1 / jnp.sqrt(jnp.diag(gram))
         change = scale * jnp.linalg.solve(gram * scale[:, None] * scale, scale * wanted.ravel())
