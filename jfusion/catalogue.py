@@ -122,7 +122,8 @@ class Adversary:
 Layout = Callable[[np.ndarray], np.ndarray]
 Table = dict[str, tuple[str, Layout]]
 """An array's name in a file and how its axes are brought into our order, by the path of our parameter, such as
-`{"head/kernel": ("conv1.weight", torch_kernel), "head/bias": ("conv1.bias", as_is)}`; see `jfusion.layers.layouts`."""
+`{"head/kernel": ("conv1.weight", torch_kernel), "head/bias": ("conv1.bias", as_is)}`; see `jfusion.layers.layouts`. A
+parameter that a file keeps in parts has them at `path/0`, `path/1` and so on, in their order along its first axis."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -47,10 +47,11 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import xavier_uniform
 
-from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
+from jfusion.catalogue import Bands, Original, Paper, Recipe, System, Table, Trained
 from jfusion.layers.attention import padded
 from jfusion.layers.conv import Conv, ConvTranspose
 from jfusion.layers.init import torch_bias
+from jfusion.layers.layouts import as_is, torch_kernel, torch_layer, torch_transposed_kernel
 from jfusion.operators import Grid, Observation, ObservationModel, upsample
 from jfusion.tasks import SPATIOSPECTRAL
 from jfusion.training.losses import mean_absolute_error
@@ -256,6 +257,53 @@ def learning_rate(steps: int) -> optax.Schedule:
     return rate
 
 
+def _leaky(ours: str, theirs: str, layers: Leaky) -> Table:
+    table: Table = {}
+    for k, layer in enumerate(layers.layers):
+        kernel = torch_transposed_kernel if isinstance(layer, ConvTranspose) else torch_kernel
+        table |= torch_layer(f"{ours}/layers/{k}", f"{theirs}.{2 * k}", kernel)
+    return table
+
+
+def _rectified(ours: str, theirs: str) -> Table:
+    return torch_layer(f"{ours}/layers/0", f"{theirs}.0") | torch_layer(f"{ours}/layers/1", f"{theirs}.2")
+
+
+def _release(network: DHIFNet) -> Table:
+    """The names in the release, whose physics is free."""
+    assert network.sensors.free is not None
+    table = torch_layer("embed", "conv")
+    for key, name in (("lr", "B"), ("guide", "R")):
+        for k, (part, theirs) in enumerate(zip(network.sensors.free[key], (name, f"{name}T"), strict=True)):
+            assert isinstance(part, Leaky)
+            table |= _leaky(f"sensors/free/{key}/{k}", theirs, part)
+    for t in range(len(network.fuse)):
+        table |= torch_layer(f"fuse/{t}", f"Den_con{t + 1}")
+        table |= {f"eta/{t}": (f"eta_{t}", as_is), f"trust/{t}": (f"lamda_{t}", as_is)}
+    generator = network.generator
+    for k in range(len(generator.encoders)):
+        table |= _rectified(f"generator/encoders/{k}", f"Encoder.E{k + 1}")
+    for k in range(len(generator.decoders)):
+        table |= _rectified(f"generator/decoders/{k}", f"Decoder.D{k + 1}")
+    for k in range(len(generator.heads)):
+        head = f"generator/heads/{k}"
+        table |= _rectified(f"{head}/inner", f"Decoder.K_{k + 1}")
+        table |= torch_layer(f"{head}/outer", f"Decoder.K_{k + 1}.4")
+    return table
+
+
+def _original(ratio: int) -> Original:
+    return Original(
+        file=f"model.pth in CAVE/Checkpoint/f{ratio} of the release, for CAVE at ratio {ratio}; it holds the whole "
+        "program, so load it there and save its state_dict()",
+        table=_release,
+        bands=Bands(31, 3, ratio),
+        scale=1,
+        note="Images go from 0 to 1. Cubic interpolation, of the image and of the features for the filters, has "
+        "a = -1/2, with which the weights have not been trained (PyTorch: -3/4).",
+    )
+
+
 DHIF_NET = System(
     name="dhif_net",
     title="DHIF-Net",
@@ -286,6 +334,7 @@ DHIF_NET = System(
         ),
         tiny={"stages": 2, "widths": (2, 4), "taps": 3, "hidden": 4},
         compact={"stages": 2, "widths": (16, 32, 32), "taps": 5, "hidden": 16},
+        originals=(_original(8), _original(16)),
     ),
     differences="Images of any size, mirrored up to multiples of 16; interpolation has its true phase; windows for "
     "ratios other than 8 and 16 follow their rule.",

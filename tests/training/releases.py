@@ -1,6 +1,7 @@
 """Releases: names and shapes of their arrays at tiny sizes, and what they make of a pair, in NumPy."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -299,6 +300,72 @@ def mhf(a: Arrays, y: np.ndarray, z: np.ndarray) -> np.ndarray:
     return level("FinalAjust/resCNN_101_1", predicted + hidden @ a["B"][0, 0], (1, 3, 2))
 
 
+def dhif_shapes(windows: tuple[int, ...]) -> Shapes:
+    yield from layer("conv", 2, 4, 3, 3)
+    yield from layer("R.0", 1, 3, 3, 3)
+    yield from layer("RT.0", 3, 1, 3, 3)
+    for k, window in enumerate(windows):
+        for name in ("B", "BT"):
+            yield from layer(f"{name}.{2 * k}", 3, 3, window, window)
+    for t in range(2):
+        yield from layer(f"Den_con{t + 1}", 2, 2 * t + 2, 3, 3)
+        yield f"eta_{t}", (1,)
+        yield f"lamda_{t}", (1,)
+    for name, inputs, outputs in (("Encoder.E1", 2, 2), ("Encoder.E2", 2, 4), ("Decoder.D1", 6, 4)):
+        yield from layer(f"{name}.0", outputs, inputs, 3, 3)
+        yield from layer(f"{name}.2", outputs, outputs, 3, 3)
+    for name in ("K_1", "K_2", "K_3"):
+        yield from layer(f"Decoder.{name}.0", 4, 4, 3, 3)
+        yield from layer(f"Decoder.{name}.2", 4, 4, 3, 3)
+        yield from layer(f"Decoder.{name}.4", 9, 4, 1, 1)
+
+
+def dhif(a: Arrays, y: np.ndarray, z: np.ndarray, step: int, layers: int) -> np.ndarray:
+    """With steps of 8 or 4 pixels, so many of them."""
+    cut = step // 4
+
+    def shrunk(name: str, x: np.ndarray) -> np.ndarray:
+        kernel, wide = a[f"{name}.weight"], np.pad(x, ((cut, cut), (cut, cut), (0, 0)))
+        rows, columns = (range(0, n, step) for n in x.shape[:2])
+        pieces = [[wide[i : i + step + 2 * cut, j : j + step + 2 * cut] for j in columns] for i in rows]
+        return np.einsum("abijc,ocij->abo", pieces, kernel) + a[f"{name}.bias"]
+
+    def enlarged(name: str, x: np.ndarray) -> np.ndarray:
+        kernel = a[f"{name}.weight"].transpose(2, 3, 0, 1)
+        return lay(x, kernel, step)[cut:-cut, cut:-cut] + a[f"{name}.bias"]
+
+    def sensor(name: str, through: Callable[[str, np.ndarray], np.ndarray], x: np.ndarray, count: int) -> np.ndarray:
+        for k in range(count):
+            x = relu(through(f"{name}.{2 * k}", x), 0.01)
+        return x
+
+    def pixels(name: str, x: np.ndarray) -> np.ndarray:
+        return conv(a, name, x)
+
+    def two(name: str, x: np.ndarray) -> np.ndarray:
+        return relu(conv(a, f"{name}.2", relu(conv(a, f"{name}.0", x))))
+
+    def along(axis: int, taps: np.ndarray, x: np.ndarray) -> np.ndarray:
+        taps = taps.reshape(*x.shape[:2], 3, -1)
+        taps = taps / np.linalg.norm(taps, axis=2, keepdims=True)
+        wide = np.pad(x, [(int(k == axis),) * 2 for k in range(3)], "constant" if axis == 2 else "edge")
+        return sum(taps[:, :, k] * wide.take(range(k, k + x.shape[axis]), axis) for k in range(3))
+
+    x, features = interpolated(y, step**layers, "cubic"), []
+    for t in range(2):
+        features.append(conv(a, "conv", np.concatenate([x, z], -1)))
+        large = two("Encoder.E1", conv(a, f"Den_con{t + 1}", np.concatenate(features, -1)))
+        height, width, channels = large.shape
+        small = two("Encoder.E2", large.reshape(height // 2, 2, width // 2, 2, channels).mean((1, 3)))
+        found, u = two("Decoder.D1", np.concatenate([large, interpolated(small, 2, "cubic")], -1)), x
+        for name, axis in (("K_1", 1), ("K_2", 0), ("K_3", 2)):
+            u = along(axis, conv(a, f"Decoder.{name}.4", two(f"Decoder.{name}", found)), u)
+        guide = sensor("RT", pixels, sensor("R", pixels, x, 1) - z, 1)
+        lr = sensor("BT", enlarged, sensor("B", shrunk, x, layers) - y, layers)
+        x = x - 2 * a[f"eta_{t}"] * (guide + lr + a[f"lamda_{t}"] * (x - u))
+    return x
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -341,4 +408,10 @@ RELEASES = {
     "fusformer": Release("fusformer", 0, Bands(3, 1, 4), fusformer_shapes, fusformer, side=4),
     "tsfn": Release("tsfn", 0, Bands(3, 1, 4), tsfn_shapes, tsfn, ours=before_physics),
     "mhf_net": Release("mhf_net", 0, Bands(3, 2, 16), mhf_shapes, mhf, side=2),
+    "dhif_net at 8": Release(
+        "dhif_net", 0, Bands(3, 1, 8), partial(dhif_shapes, (12,)), partial(dhif, step=8, layers=1), side=3
+    ),
+    "dhif_net at 16": Release(
+        "dhif_net", 1, Bands(3, 1, 16), partial(dhif_shapes, (6, 6)), partial(dhif, step=4, layers=2), side=2
+    ),
 }

@@ -562,6 +562,24 @@ def test_all_that_does_not_fit_is_listed_and_nothing_is_set() -> None:
     assert module.kernel[...].dtype == np.float32
 
 
+def test_a_parameter_in_parts() -> None:
+    module = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+    entries = {f"bias/{k}": (f"b{k}", layouts.as_is) for k in range(3)} | {"kernel": ("w", layouts.torch_kernel)}
+    arrays = {f"b{k}": np.full(1, k, np.float32) for k in range(3)} | {"w": np.ones((3, 2))}
+    load_original(module, arrays, entries)
+    np.testing.assert_array_equal(module.bias[...], [0, 1, 2])
+    two = {place: entry for place, entry in entries.items() if place != "bias/1"}
+    cases = [
+        ({**arrays, "b3": np.ones(1)}, {**entries, "bias/3": ("b3", layouts.as_is)}, r"of another shape: bias \(3,\)"),
+        ({**arrays, "b1": np.ones(())}, entries, r"bias \(3,\) from b0 \(1,\) and b1 \(\) and b2 \(1,\)"),
+        ({name: array for name, array in arrays.items() if name != "b1"}, entries, r"missing: b1\)"),
+        (arrays, two, r"left over: bias/2, b1; of another shape: bias \(3,\) from b0 \(1,\)"),
+    ]
+    for given, names, message in cases:
+        with pytest.raises(InputError, match=message):
+            load_original(module, given, names)
+
+
 def test_parameters_and_moments_are_wanted_and_no_random_state() -> None:
     with pytest.raises(InputError, match=r"\(missing: 0.bias, (\d\.\w+, ){8}3.weight\)"):
         load_original(Net(nnx.Rngs(0)), {}, TORCH)
