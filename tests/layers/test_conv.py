@@ -233,7 +233,7 @@ def test_gradient_in_scan_equals_unrolled(remat):
         return jnp.sum(lax.scan(jax.checkpoint(stage) if remat else stage, x, ws)[0] ** 2)
 
     for a, b in zip(jax.grad(scanned, (0, 1))(x, ws), jax.grad(unrolled, (0, 1))(x, ws), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
+        np.testing.assert_allclose(a, b, atol=1e-4 * jnp.abs(b).max())
 
 
 @pytest.mark.parametrize(

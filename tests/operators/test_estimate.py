@@ -79,7 +79,7 @@ def test_held_out_rows_choose_the_smoothness(noise):
         return error(psf, embedded(model["lr"].psf, len(psf)))
 
     chosen, ends = missed(None), sorted((missed(PSF_SMOOTHNESS[0]), missed(PSF_SMOOTHNESS[-1])))
-    assert chosen < 1.2 * ends[0]
+    assert chosen < max(1.2 * ends[0], 0.005)  # without noise, rounding chooses among those that are as good as exact
     assert chosen < 0.7 * ends[1]
 
 
