@@ -96,7 +96,7 @@ PROTOCOL: dict[str, Changes] = {
     "lgteun": short(4000, 1),
     "mhf_net": short(3000, 10),
     "mog_dcn": short(3000, 10),
-    "pancsc_net": short(6000, 2),
+    "pancsc_net": short(6000, 30),
     "spfnet": short(3000, 1),
     "sun": short(2000, 1),
     "tonwmd": short(4000, 1),
