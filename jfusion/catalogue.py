@@ -136,6 +136,7 @@ class Original:
         bands: of the published network.
         scale: what the images are divided by before they go in, in physical units, which are digital numbers where a
             file says nothing else; None where the release has no such number.
+        sizes: constructor arguments of the published network other than the paper's.
         unused: regular expression of names in the file that the network does without.
         note: what the module does otherwise than the release, and what is to be done with the file first.
     """
@@ -144,6 +145,7 @@ class Original:
     table: Callable[[Any], Table]
     bands: Bands
     scale: float | None
+    sizes: dict[str, Any] = dataclasses.field(default_factory=dict)
     unused: str = ""
     note: str = ""
 

@@ -56,9 +56,10 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import glorot_uniform
 
-from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
+from jfusion.catalogue import Bands, Original, Paper, Recipe, System, Table, Trained
 from jfusion.layers.conv import Conv, ConvTranspose, Padding, conv, conv_transpose
 from jfusion.layers.init import tf_variance_scaling
+from jfusion.layers.layouts import as_is, slim_layer, tensorflow_row, tensorflow_transposed_kernel
 from jfusion.layers.spectral import spectral_norm
 from jfusion.operators import Grid, Observation, ObservationModel
 from jfusion.operators.grid import prime_factors
@@ -357,6 +358,52 @@ RECIPE = Recipe(
     "number (release: each band of each image scaled to [0, 1]).",
 )
 
+
+def _layer(ours: str, theirs: str, bounded: bool, use_bias: bool = True) -> Table:
+    """A `Layer`, to which the release of EDBIN gives other names than that of DBIN+."""
+    if not bounded:
+        return slim_layer(f"{ours}/conv", theirs)
+    table: Table = {f"{ours}/conv/kernel": (f"{theirs}/kernel", as_is), f"{ours}/u": (f"{theirs}/u", tensorflow_row)}
+    return table | {f"{ours}/conv/bias": (f"{theirs}/bias", as_is)} if use_bias else table
+
+
+def _enlarge(ours: str, theirs: str, network: Reassemblies | Transposed) -> Table:
+    if isinstance(network, Transposed):
+        return slim_layer(f"{ours}/conv", f"{theirs}/lms", tensorflow_transposed_kernel)
+    table: Table = {}
+    for k in range(len(network.steps)):
+        table |= slim_layer(f"{ours}/steps/{k}/first", f"{theirs}/w{k}")
+        table |= slim_layer(f"{ours}/steps/{k}/second", f"{theirs}/w1{k}")
+    return table
+
+
+def _fusion(ours: str, theirs: str, network: Fusion) -> Table:
+    assert network.enlarge is not None
+    table = _enlarge(f"{ours}/enlarge", theirs, network.enlarge)
+    table |= _layer(f"{ours}/first", f"{theirs}/in", network.enhanced)
+    table |= _layer(f"{ours}/last", f"{theirs}/out", network.enhanced)
+    for k in range(len(network.blocks)):
+        for place, (layer, part) in enumerate((("first", "squeeze"), ("second", "excite")), 1):
+            table |= _layer(f"{ours}/blocks/{k}/{layer}", f"{theirs}/res{k}{place}", network.enhanced)
+            if network.enhanced:
+                gate = f"{ours}/blocks/{k}/gate/{part}"
+                table |= {f"{gate}/{name}": (f"{theirs}/se{k}{place}/{name}", as_is) for name in ("kernel", "bias")}
+    return table
+
+
+def _release(network: DBIN) -> Table:
+    """The names in the releases of both, whose physics is free."""
+    bounded = network.initial.enhanced
+    table = _fusion("initial", "fusion_net/py", network.initial)
+    table |= _fusion("refinement/fuse", "fusion_net/recursive/py", network.refinement.fuse)
+    for key, name in (("lr", "dy"), ("guide", "dz")):
+        table |= _layer(f"refinement/responses/{key}", f"fusion_net/recursive/{name}", bounded)
+    last = "fusion_net/out_conv" if bounded else "fusion_net/Conv"
+    return table | _layer("mix", last, bounded, use_bias=not bounded)
+
+
+_SCALING = "The release scales each band of each image to [0, 1] by itself."
+
 DBIN_PLUS = System(
     name="dbin",
     title="DBIN+",
@@ -378,6 +425,16 @@ DBIN_PLUS = System(
         recipe=RECIPE,
         tiny={"iterations": 2, "width": 6, "blocks": 1},
         compact={"iterations": 2, "width": 48, "blocks": 2},
+        originals=(
+            Original(
+                file="what train_boost_res.py of the release saves as models_boost_res/model-250000.ckpt, which comes "
+                "without its shard; that for Harvard has dilated windows and is not offered",
+                table=_release,
+                bands=Bands(31, 3, 8),
+                scale=None,
+                note=_SCALING,
+            ),
+        ),
     ),
     differences="Windows of the responses lie around the low-resolution pixels of any grid; what regularises in the "
     "release never reaches its loss.",
@@ -405,6 +462,17 @@ EDBIN = System(
         recipe=RECIPE,
         tiny={"iterations": 2, "width": 6, "blocks": 1},
         compact={"iterations": 2, "width": 48, "blocks": 2},
+        originals=(
+            Original(
+                file="models_ibp_sn22/model-250000.ckpt of the release, for CAVE; model-260000.ckpt beside it is of "
+                "another network, which is not offered",
+                table=_release,
+                bands=Bands(31, 3, 8),
+                scale=None,
+                unused="fusion_net/out_conv/bias",
+                note=f"{_SCALING} Its power iterations go on in use, here they stand still.",
+            ),
+        ),
     ),
     differences="As for DBIN+; the bias of the last convolution, which the release makes and never adds (31 "
     "parameters), is left out; power iteration moves one step with each of the training.",

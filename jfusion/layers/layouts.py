@@ -32,6 +32,11 @@ def tensorflow_depthwise_kernel(array: np.ndarray) -> np.ndarray:
     return np.swapaxes(array, -1, -2)
 
 
+def tensorflow_row(array: np.ndarray) -> np.ndarray:
+    """TensorFlow's `(1, n)` to `(n,)`."""
+    return np.squeeze(array, 0)
+
+
 def tensorflow_pointwise_matrix(array: np.ndarray) -> np.ndarray:
     """TensorFlow's `(1, 1, in, out)` of a convolution of single pixels to `(in, out)`."""
     return np.squeeze(array, (0, 1))
@@ -55,6 +60,11 @@ def torch_layer(ours: str, theirs: str, kernel: Layout = torch_kernel, *, use_bi
     """A convolution or linear layer of PyTorch: its kernel and, but for layers without one, its bias."""
     table = {f"{ours}/kernel": (f"{theirs}.weight", kernel)}
     return table | {f"{ours}/bias": (f"{theirs}.bias", as_is)} if use_bias else table
+
+
+def slim_layer(ours: str, theirs: str, kernel: Layout = as_is) -> Table:
+    """A convolution of TensorFlow's slim and contrib layers: its kernel and its bias."""
+    return {f"{ours}/kernel": (f"{theirs}/weights", kernel), f"{ours}/bias": (f"{theirs}/biases", as_is)}
 
 
 def torch_norm(ours: str, theirs: str) -> Table:

@@ -35,6 +35,20 @@ def lay(x: np.ndarray, kernel: np.ndarray, stride: int) -> np.ndarray:
     return out
 
 
+def shrunk(x: np.ndarray, kernel: np.ndarray, step: int) -> np.ndarray:
+    """TensorFlow's "same" convolution with strides that divide the sides of an image."""
+    window = len(kernel)
+    first = (window - 1) // 2 - (window - step) // 2
+    return correlate(x, kernel)[first::step, first::step]
+
+
+def enlarged(x: np.ndarray, kernel: np.ndarray, step: int) -> np.ndarray:
+    """TensorFlow's transposed convolution, `(height, width, out, in)`, back to what `shrunk` takes."""
+    first, (height, width) = (len(kernel) - step) // 2, x.shape[:2]
+    out = lay(x, kernel.swapaxes(2, 3), step)
+    return out[first : first + step * height, first : first + step * width]
+
+
 def conv(a: Arrays, name: str, x: np.ndarray) -> np.ndarray:
     """PyTorch's convolution or linear layer."""
     kernel = a[f"{name}.weight"]
@@ -63,6 +77,11 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int, bias: np.
 
 def interpolated(y: np.ndarray, ratio: int, method: Any) -> np.ndarray:
     return np.asarray(upsample(jnp.asarray(y, jnp.float32), Grid.nested(ratio), method), np.float64)
+
+
+def slim_layer(name: str, *shape: int) -> Shapes:
+    yield f"{name}/weights", shape
+    yield f"{name}/biases", shape[-1:]
 
 
 def layer(name: str, *shape: int, bias: bool = True) -> Shapes:

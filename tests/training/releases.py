@@ -11,16 +11,22 @@ from release_layers import (
     attention,
     conv,
     correlate,
+    enlarged,
     interpolated,
     lay,
     layer,
     layer_norm,
     linear,
     relu,
+    shrunk,
+    slim_layer,
 )
-from scipy.special import erf
+from scipy.special import erf, expit, softmax
 
 from jfusion.catalogue import Bands
+
+Layered = Callable[..., np.ndarray]
+"""What layers of a name make of images."""
 
 
 def toolbox_blocks() -> Shapes:
@@ -61,8 +67,7 @@ def pannet(a: Arrays, y: np.ndarray, z: np.ndarray) -> np.ndarray:
 
 def slim_fusionnet() -> Shapes:
     for name, inputs, outputs in (("Conv", 3, 8), ("Conv_1", 8, 8), ("Conv_2", 8, 8), ("Conv_3", 8, 3)):
-        yield f"net/{name}/weights", (3, 3, inputs, outputs)
-        yield f"net/{name}/biases", (outputs,)
+        yield from slim_layer(f"net/{name}", 3, 3, inputs, outputs)
 
 
 def fusionnet_of_slim(a: Arrays, y: np.ndarray, z: np.ndarray) -> np.ndarray:
@@ -322,17 +327,12 @@ def dhif_shapes(windows: tuple[int, ...]) -> Shapes:
 
 def dhif(a: Arrays, y: np.ndarray, z: np.ndarray, step: int, layers: int) -> np.ndarray:
     """With steps of 8 or 4 pixels, so many of them."""
-    cut = step // 4
 
-    def shrunk(name: str, x: np.ndarray) -> np.ndarray:
-        kernel, wide = a[f"{name}.weight"], np.pad(x, ((cut, cut), (cut, cut), (0, 0)))
-        rows, columns = (range(0, n, step) for n in x.shape[:2])
-        pieces = [[wide[i : i + step + 2 * cut, j : j + step + 2 * cut] for j in columns] for i in rows]
-        return np.einsum("abijc,ocij->abo", pieces, kernel) + a[f"{name}.bias"]
+    def down(name: str, x: np.ndarray) -> np.ndarray:
+        return shrunk(x, a[f"{name}.weight"].transpose(2, 3, 1, 0), step) + a[f"{name}.bias"]
 
-    def enlarged(name: str, x: np.ndarray) -> np.ndarray:
-        kernel = a[f"{name}.weight"].transpose(2, 3, 0, 1)
-        return lay(x, kernel, step)[cut:-cut, cut:-cut] + a[f"{name}.bias"]
+    def up(name: str, x: np.ndarray) -> np.ndarray:
+        return enlarged(x, a[f"{name}.weight"].transpose(2, 3, 1, 0), step) + a[f"{name}.bias"]
 
     def sensor(name: str, through: Callable[[str, np.ndarray], np.ndarray], x: np.ndarray, count: int) -> np.ndarray:
         for k in range(count):
@@ -361,9 +361,151 @@ def dhif(a: Arrays, y: np.ndarray, z: np.ndarray, step: int, layers: int) -> np.
         for name, axis in (("K_1", 1), ("K_2", 0), ("K_3", 2)):
             u = along(axis, conv(a, f"Decoder.{name}.4", two(f"Decoder.{name}", found)), u)
         guide = sensor("RT", pixels, sensor("R", pixels, x, 1) - z, 1)
-        lr = sensor("BT", enlarged, sensor("B", shrunk, x, layers) - y, layers)
+        lr = sensor("BT", up, sensor("B", down, x, layers) - y, layers)
         x = x - 2 * a[f"eta_{t}"] * (guide + lr + a[f"lamda_{t}"] * (x - u))
     return x
+
+
+def dbin_shapes() -> Shapes:
+    for scope in ("fusion_net", "fusion_net/recursive"):
+        yield from slim_layer(f"{scope}/py/lms", 6, 6, 3, 3)
+        yield from slim_layer(f"{scope}/py/in", 3, 3, 5, 6)
+        for name in ("res01", "res02"):
+            yield from slim_layer(f"{scope}/py/{name}", 3, 3, 6, 6)
+        yield from slim_layer(f"{scope}/py/out", 3, 3, 6, 3)
+    yield from slim_layer("fusion_net/recursive/dy", 6, 6, 3, 3)
+    yield from slim_layer("fusion_net/recursive/dz", 3, 3, 3, 2)
+    yield from slim_layer("fusion_net/Conv", 3, 3, 9, 3)
+
+
+def boosted(fuse: Layered, layer: Layered, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """All estimates of DBIN+ and EDBIN at ratio 4, side by side: a first one and two that follow."""
+    estimates = [fuse("fusion_net/py", y, z)]
+    for _ in range(2):
+        x = estimates[-1]
+        left = y - relu(layer("fusion_net/recursive/dy", x, 4), 0.2), z - relu(layer("fusion_net/recursive/dz", x), 0.2)
+        estimates.append(x + fuse("fusion_net/recursive/py", *left))
+    return np.concatenate(estimates, -1)
+
+
+def dbin(a: Arrays, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    def layer(name: str, x: np.ndarray, step: int = 1) -> np.ndarray:
+        return shrunk(x, a[f"{name}/weights"], step) + a[f"{name}/biases"]
+
+    def fuse(scope: str, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+        large = enlarged(y, a[f"{scope}/lms/weights"], 4) + a[f"{scope}/lms/biases"]
+        x = relu(layer(f"{scope}/in", np.concatenate([large, z], -1)), 0.2)
+        x = x + relu(layer(f"{scope}/res02", relu(layer(f"{scope}/res01", x), 0.2)), 0.2)
+        return relu(layer(f"{scope}/out", x), 0.2)
+
+    return layer("fusion_net/Conv", boosted(fuse, layer, y, z))
+
+
+def bounded_shapes(name: str, *shape: int) -> Shapes:
+    yield f"{name}/kernel", shape
+    yield f"{name}/bias", shape[-1:]
+    yield f"{name}/u", (1, shape[-1])
+
+
+def edbin_shapes() -> Shapes:
+    for scope in ("fusion_net", "fusion_net/recursive"):
+        for k in (0, 1):
+            yield from slim_layer(f"{scope}/py/w{k}", 3, 3, 3, 3)
+            yield from slim_layer(f"{scope}/py/w1{k}", 3, 3, 3, 100)
+        yield from bounded_shapes(f"{scope}/py/in", 3, 3, 5, 6)
+        for place, inputs, outputs in ((1, 6, 4), (2, 4, 6)):
+            yield from bounded_shapes(f"{scope}/py/res0{place}", 3, 3, 6, 6)
+            yield f"{scope}/py/se0{place}/kernel", (inputs, outputs)
+            yield f"{scope}/py/se0{place}/bias", (outputs,)
+        yield from bounded_shapes(f"{scope}/py/out", 3, 3, 6, 3)
+    yield from bounded_shapes("fusion_net/recursive/dy", 6, 6, 3, 3)
+    yield from bounded_shapes("fusion_net/recursive/dz", 3, 3, 3, 2)
+    yield from bounded_shapes("fusion_net/out_conv", 3, 3, 9, 3)
+
+
+def edbin(a: Arrays, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    def bounded(name: str) -> np.ndarray:
+        matrix = a[f"{name}/kernel"].reshape(-1, a[f"{name}/kernel"].shape[-1])
+        left = matrix @ a[f"{name}/u"][0]
+        left = left / np.linalg.norm(left)
+        return 0.7 * a[f"{name}/kernel"] / np.linalg.norm(left @ matrix)
+
+    def layer(name: str, x: np.ndarray, step: int = 1) -> np.ndarray:
+        return shrunk(x, bounded(name), step) + a[f"{name}/bias"]
+
+    def slim(name: str, x: np.ndarray) -> np.ndarray:
+        return correlate(x, a[f"{name}/weights"]) + a[f"{name}/biases"]
+
+    def doubled(scope: str, k: int, x: np.ndarray) -> np.ndarray:
+        """From the nearest pixels of the doubled image, every other one of 9 x 9."""
+        rows, columns = 2 * x.shape[0], 2 * x.shape[1]
+        scores = slim(f"{scope}/w1{k}", relu(slim(f"{scope}/w{k}", x))).reshape(*x.shape[:2], 2, 2, 25)
+        weights = softmax(scores.transpose(0, 2, 1, 3, 4).reshape(rows, columns, 25), -1)
+        wide = np.pad(x.repeat(2, 0).repeat(2, 1), ((4, 4), (4, 4), (0, 0)))
+        near = [wide[i : i + rows, j : j + columns] for i in range(0, 10, 2) for j in range(0, 10, 2)]
+        return np.einsum("ijk,kijc->ijc", weights, np.stack(near))
+
+    def fuse(scope: str, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+        large = doubled(scope, 1, doubled(scope, 0, y))
+        x = relu(layer(f"{scope}/in", np.concatenate([large, z], -1)), 0.2)
+        inner = layer(f"{scope}/res02", relu(layer(f"{scope}/res01", x), 0.2))
+        gate = relu(inner.mean((0, 1)) @ a[f"{scope}/se01/kernel"] + a[f"{scope}/se01/bias"])
+        gate = expit(gate @ a[f"{scope}/se02/kernel"] + a[f"{scope}/se02/bias"])
+        return layer(f"{scope}/out", x + inner * gate)
+
+    return correlate(boosted(fuse, layer, y, z), bounded("fusion_net/out_conv"))
+
+
+def spfnet_shapes() -> Shapes:
+    """With the priors of the last of the published stages, which reach nothing."""
+    for name in ("B", "Bt"):
+        yield from slim_layer(f"spat_fusion/fus_subnet_0/{name}", 6, 6, 3, 3)
+    for k in (0, 1):
+        yield f"spat_fusion/R{k}", (2, 4)
+        yield from slim_layer(f"spat_fusion/fus_subnet_{k}_0/fus", 3, 3, 12, 3)
+        yield from slim_layer(f"spat_fusion/out{k}", 3, 3, 4, 4)
+    for k in (0, 4):
+        for name in ("d1", "d2", "d3", "cnn", "u1", "u2", "u3"):
+            yield from slim_layer(f"spat_fusion/down{k}/{name}", 3, 3, 3, 3)
+        for name in ("u1", "cnn", "d1"):
+            yield from slim_layer(f"spat_fusion/up{k}/{name}", 3, 3, 3, 3)
+
+
+def spfnet(a: Arrays, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """With the largest entry of each singular vector negative."""
+
+    def layer(name: str, x: np.ndarray, step: int = 1) -> np.ndarray:
+        return relu(shrunk(x, a[f"spat_fusion/{name}/weights"], step) + a[f"spat_fusion/{name}/biases"], 0.2)
+
+    def back(name: str, x: np.ndarray, step: int = 2) -> np.ndarray:
+        return enlarged(x, a[f"spat_fusion/{name}/weights"], step) + a[f"spat_fusion/{name}/biases"]
+
+    def shrinking(x: np.ndarray) -> np.ndarray:
+        half = layer("down0/d1", x, 2)
+        quarter = layer("down0/d2", half, 2)
+        eighth = layer("down0/d3", quarter, 2)
+        quarter = quarter + relu(back("down0/u3", eighth + layer("down0/cnn", eighth)), 0.2)
+        half = half + relu(back("down0/u2", quarter), 0.2)
+        return x + relu(back("down0/u1", half), 0.2)
+
+    def enlarging(x: np.ndarray) -> np.ndarray:
+        large = relu(back("up0/u1", x), 0.2)
+        return x + layer("up0/d1", large + layer("up0/cnn", large), 2)
+
+    basis = np.linalg.svd(y.reshape(-1, 4).T, full_matrices=False)[0][:, :3]
+    basis = -basis * np.sign(basis[np.abs(basis).argmax(0), range(3)])
+    s = v = d = w = e = np.zeros((*z.shape[:2], 3))
+    products = []
+    for k in (0, 1):
+        spatial = back("fus_subnet_0/Bt", layer("fus_subnet_0/B", s, 4) - y @ basis, 4)
+        mixed = a[f"spat_fusion/R{k}"] @ basis
+        spectral = s @ (mixed.T @ mixed) - z @ mixed
+        s = s - layer(f"fus_subnet_{k}_0/fus", np.concatenate([spatial, spectral, s - v - d, s - w - e], -1))
+        if k == 0:
+            v, w = shrinking(s - d), enlarging(s - e)
+            d, e = d - (s - v), e - (s - w)
+        products.append(correlate(s @ basis.T, a[f"spat_fusion/out{k}/weights"]) + a[f"spat_fusion/out{k}/biases"])
+    return sum(products) / 2
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -414,4 +556,7 @@ RELEASES = {
     "dhif_net at 16": Release(
         "dhif_net", 1, Bands(3, 1, 16), partial(dhif_shapes, (6, 6)), partial(dhif, step=4, layers=2), side=2
     ),
+    "dbin": Release("dbin", 0, Bands(3, 2, 4), dbin_shapes, dbin),
+    "edbin": Release("edbin", 0, Bands(3, 2, 4), edbin_shapes, edbin),
+    "spfnet": Release("spfnet", 0, Bands(4, 2, 4), spfnet_shapes, spfnet),
 }

@@ -22,6 +22,7 @@ from jfusion.operators import Grid, ObservationModel
 from jfusion.training import weights
 from jfusion.training.originals.assign import load_original
 from jfusion.training.originals.published import arrays_of_network, has_originals, published
+from unrolled.spfnet import SPFNET, SpfNet
 
 
 def drawn(shapes: Shapes) -> Arrays:
@@ -36,8 +37,8 @@ def test_a_network_computes_what_its_release_does(name: str) -> None:
     release = RELEASES[name]
     method, bands = catalogue.get(release.system).method, release.bands
     assert isinstance(method, Trained)
-    network = method.network(bands, rngs=nnx.Rngs(0), **method.tiny)
     original, arrays = method.originals[release.place], drawn(release.shapes())
+    network = method.network(bands, rngs=nnx.Rngs(0), **(original.sizes | method.tiny))
     table = original.table(network)
     own = arrays_of_network(arrays, {name for name, _ in table.values()}, original.unused)
     load_original(network, own, table)
@@ -146,6 +147,18 @@ def test_a_checkpoint_with_more_than_the_network(tmp_path: Path) -> None:
         published(FUSIONNET, tmp_path / "net.pth", bands=Bands(4, 1, 4))
     with pytest.raises(InputError, match=r"no published weights are known for psgan; they are for .*fusionnet"):
         published(catalogue.get("psgan"), tmp_path / "net.pth")
+
+
+def test_a_published_network_keeps_its_sizes(tmp_path: Path) -> None:
+    module = SpfNet(Bands(31, 3, 8), rngs=nnx.Rngs(0))
+    shapes = {"/".join(map(str, path)): v.shape for path, v in nnx.to_flat_state(nnx.state(module, nnx.Param))}
+    (original,) = SPFNET.method.originals  # type: ignore[union-attr]
+    names = {name: shapes[path] for path, (name, _) in original.table(module).items()}
+    write_torch(tmp_path / "net.pth", "zip", {n: tensor(np.zeros(s, np.float32), n) for n, s in names.items()})
+    weights.save(tmp_path / "net.safetensors", published(SPFNET, tmp_path / "net.pth")[0])
+    network = weights.load(tmp_path / "net.safetensors")
+    assert network.sizes == {"negative": True}
+    assert network.module.negative
 
 
 def test_what_only_training_needs_is_left_out() -> None:

@@ -31,7 +31,7 @@ from jfusion.catalogue import Bands, Original, Paper, Recipe, System, Table, Tra
 from jfusion.classical.hypersharpening import guide_per_band
 from jfusion.layers.conv import Conv
 from jfusion.layers.init import tf_variance_scaling
-from jfusion.layers.layouts import as_is
+from jfusion.layers.layouts import slim_layer
 from jfusion.layers.residual import DLPAN_UNUSED, ResidualBlock, dlpan_layers
 from jfusion.operators.observation import Observation, ObservationModel
 from jfusion.operators.resample import upsample
@@ -66,8 +66,7 @@ def _release(network: FusionNet) -> Table:
     blocks = [f"blocks/{k}/{part}" for k in range(len(network.blocks)) for part in ("first", "second")]
     table: Table = {}
     for k, path in enumerate(["head", *blocks, "tail"]):
-        name = f"net/Conv_{k}" if k else "net/Conv"
-        table |= {f"{path}/kernel": (f"{name}/weights", as_is), f"{path}/bias": (f"{name}/biases", as_is)}
+        table |= slim_layer(path, f"net/Conv_{k}" if k else "net/Conv")
     return table
 
 

@@ -44,7 +44,7 @@ def published(
     arrays = read_arrays(path)
     fits = []
     for original in originals:
-        module = build(system, bands or original.bands)
+        module = build(system, bands or original.bands, sizes=original.sizes)
         table = original.table(module)
         own = arrays_of_network(arrays, {name for name, _ in table.values()}, original.unused)
         fits.append((sum(name in own for name, _ in table.values()), original, module, table, own))
@@ -57,7 +57,7 @@ def published(
         )
     load_original(module, own, table)
     module.eval()
-    return Network(system, bands or original.bands, {}, module, units), original
+    return Network(system, bands or original.bands, dict(original.sizes), module, units), original
 
 
 def has_originals(system: System) -> bool:
