@@ -1,7 +1,8 @@
 """DL-VM: a network says what the gradients of the scene are, and a variational problem finds the scene.
 
 Shen, Jiang, Li, Yuan, Wei, Zhang, "Spatial-Spectral Fusion by Combining Deep Learning and Variational Model", TGRS
-57(8), 2019, doi:10.1109/TGRS.2019.2904659; code: github.com/WHU-SGG-RS-Pro-Group/DL_VM, without the network's file.
+57(8), 2019, doi:10.1109/TGRS.2019.2904659; code: github.com/WHU-SGG-RS-Pro-Group/DL_VM, with the trained network but
+without the script that builds it.
 
 With Y the low-resolution image, y its bicubic interpolation, P the guide, and D the differences of neighbours along the
 rows and down the columns, a plain network F learns what the gradients G of [y, P] lack of those of [X, P], which is
@@ -23,7 +24,8 @@ S is that of the observation model ("exact"); "learned" fits a PSF to the traini
 
 Differences from the release:
 
-- The network itself is not in it. Depth, initial values and learning rate are those of DnCNN's script of the same name.
+- What builds its network is not in it. Depth, initial values and learning rate are those of DnCNN's script of the same
+  name.
 - D does not lead around the border of the image, as L does not in the release either.
 - In training as in use G has the gradients of the interpolated image. The release trains on gradients of the truth that
   it has reduced and enlarged.
@@ -43,9 +45,10 @@ import optax
 from flax import nnx
 from jax import Array
 
-from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
+from jfusion.catalogue import Bands, Layout, Original, Paper, Recipe, System, Table, Trained
 from jfusion.layers.dncnn import DnCNN
 from jfusion.layers.init import normal
+from jfusion.layers.layouts import matconvnet_mean, matconvnet_variance, matlab_kernel, matlab_vector
 from jfusion.operators import LinearOperator, Observation, ObservationModel, upsample
 from jfusion.operators.linear import pytree
 from jfusion.solvers.cg import conjugate_gradient
@@ -145,6 +148,24 @@ def gradient_loss(network: DLVM, observation: Observation, model: ObservationMod
     return error + network.sensor.misfit(observation, model, target)
 
 
+def _release(network: DLVM) -> Table:
+    """The places in the release's network, where a ReLU or a norm and a ReLU follow on each convolution."""
+
+    def weights(ours: str, place: int, *parts: tuple[str, Layout]) -> Table:
+        theirs = f"layers/{place}/weights"
+        return {f"network/{ours}/{path}": (f"{theirs}/{k}", layout) for k, (path, layout) in enumerate(parts)}
+
+    conv = ("kernel", matlab_kernel), ("bias", matlab_vector)
+    norm = ("scale", matlab_vector), ("bias", matlab_vector), ("mean", matconvnet_mean)
+    table, inner = weights("first", 0, *conv), network.network.inner
+    for k, layer in enumerate(inner):
+        place = 2 + 3 * k
+        table |= weights(f"inner/{k}/conv", place, *conv) | weights(f"inner/{k}/norm", place + 1, *norm)
+        moments = f"layers/{place + 1}/weights/2"
+        table[f"network/inner/{k}/norm/var"] = moments, matconvnet_variance(layer.norm.epsilon)
+    return table | weights("last", 2 + 3 * len(inner), *conv)
+
+
 DL_VM = System(
     name="dl_vm",
     title="DL-VM",
@@ -173,10 +194,22 @@ DL_VM = System(
         ),
         tiny={"width": 4, "depth": 3},
         compact={"width": 32, "depth": 6},
+        originals=(
+            Original(
+                file="data/model_64_25_Res_Bnorm_Adam/model_64_25_Res_Bnorm_Adam-epoch-30.mat of the release, which "
+                "uses it on QuickBird",
+                table=_release,
+                bands=Bands(4, 1, 4),
+                scale=None,
+                note="The release stretches images from 0 to 1, all bands together; its differences lead around the "
+                "border, and its low-resolution sensor takes means of 4 x 4 pixels. That the file has 17 convolutions "
+                "is known from DnCNN's script of that name alone.",
+            ),
+        ),
     ),
-    differences="Depth, initial values and learning rate are those of DnCNN's script that the release names, for its "
-    "network is not published. Differences do not lead around the border; the network learns from gradients of the "
-    "interpolated image; the low-resolution sensor is the model's.",
+    differences="Depth, initial values and learning rate are those of DnCNN's script that the release names, for what "
+    "builds its network is not published. Differences do not lead around the border; the network learns from gradients "
+    "of the interpolated image; the low-resolution sensor is the model's.",
     parameters=(567_434, Bands(4, 1, 4)),
     needs_model=True,
 )

@@ -31,8 +31,9 @@ Differences from the release:
 
 - Z of a stage is what its prior gave, as in the paper. The release goes on with Z before the prior, so that all priors
   but the last are trained for nothing and reach nothing.
-- The global half is the inverse transform itself, as in the paper. The release takes its absolute value, and leaves
-  out the factor of the transform, which here is the unitary one of eq. 10.
+- The global half is the inverse transform itself, as in the paper. The release takes its absolute value, as does
+  ``magnitude``, which its weights have learned with, and leaves out the factor of the transform, which here is the
+  unitary one of eq. 10.
 - A tenth of the mixers' outputs is dropped there in training, of which the paper says nothing; here none is.
 - Images are resized with their pixels at their true places, by a cubic of a = -1/2 and not -3/4.
 - Images are divided by their 99.9 % quantile (release: 2^11 - 1/2).
@@ -51,15 +52,17 @@ from typing import Unpack
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax import Array
 
-from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
+from jfusion.catalogue import Bands, Layout, Original, Paper, Recipe, System, Table, Trained
 from jfusion.errors import InputError
 from jfusion.layers.attention import attend, from_windows, gelu, layer_norm, padded, to_windows
 from jfusion.layers.conv import Conv
 from jfusion.layers.init import torch_bias
+from jfusion.layers.layouts import as_is, torch_layer, torch_norm
 from jfusion.layers.resample import sample
 from jfusion.operators import Grid, Observation, ObservationModel, upsample
 from jfusion.operators.grid import prime_factors
@@ -125,15 +128,18 @@ class Mixer(nnx.Module):
         window: side in pixels.
         heads: of the attention.
         field: side in pixels of the blocks that are transformed; what is smaller is transformed as a whole.
+        magnitude: whether the inverse transform is followed by its absolute value.
     """
 
-    def __init__(self, width: int, window: int, heads: int, field: int, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, width: int, window: int, heads: int, field: int, rngs: nnx.Rngs, magnitude: bool = False
+    ) -> None:
         half, tokens = width // 2, window**2
         self.asks = _point(half, 3 * half, rngs)
         self.positions = nnx.Param(jax.random.truncated_normal(rngs.params(), -2, 2, (heads, tokens, tokens)))
         self.amplitude, self.phase = _depthwise(half, 1, rngs), _depthwise(half, 1, rngs)
         self.out = _point(width, width, rngs)
-        self.window, self.heads, self.field = (window, window), heads, field
+        self.window, self.heads, self.field, self.magnitude = (window, window), heads, field, magnitude
 
     def near(self, x: Array) -> Array:
         """Eq. 9: ``(batch, height, width, channel)``, whole windows, to the same."""
@@ -149,7 +155,8 @@ class Mixer(nnx.Module):
         amplitude, phase = self.amplitude(amplitude), self.phase(phase)
         spectrum = jax.lax.complex(amplitude * jnp.cos(phase), amplitude * jnp.sin(phase))
         blocks = jnp.fft.irfft2(spectrum, s=block, axes=(-3, -2), norm="ortho")
-        return from_windows(blocks.reshape(tokens.shape), block)
+        far = from_windows(blocks.reshape(tokens.shape), block)
+        return jnp.abs(far) if self.magnitude else far
 
     def __call__(self, x: Array) -> Array:
         near, far = jnp.split(x, 2, -1)
@@ -159,9 +166,9 @@ class Mixer(nnx.Module):
 class Block(nnx.Module):
     """The mixer of pixels and the mixer of channels, each of the normalised tokens and added to them."""
 
-    def __init__(self, width: int, window: int, heads: int, field: int, rngs: nnx.Rngs) -> None:
+    def __init__(self, width: int, window: int, heads: int, field: int, rngs: nnx.Rngs, magnitude: bool) -> None:
         self.mixer_norm, self.channels_norm = layer_norm(width, rngs=rngs), layer_norm(width, rngs=rngs)
-        self.mixer = Mixer(width, window, heads, field, rngs)
+        self.mixer = Mixer(width, window, heads, field, rngs, magnitude)
         self.first, self.second = _point(width, 4 * width, rngs), _point(4 * width, 4 * width, rngs)
         self.spread, self.third = _depthwise(4 * width, 3, rngs), _point(4 * width, width, rngs)
 
@@ -178,14 +185,23 @@ class LGT(nnx.Module):
         bands: of the image.
         width: C, channels of the larger scale.
         blocks: on each side of the larger scale.
-        window, heads, field: see `Mixer`; the field is that of the larger scale, a multiple of twice the window.
+        window, heads, field, magnitude: see `Mixer`; the field is that of the larger scale, a multiple of twice the
+            window.
     """
 
     def __init__(
-        self, bands: int, width: int, blocks: int, window: int, heads: int, field: int, rngs: nnx.Rngs
+        self,
+        bands: int,
+        width: int,
+        blocks: int,
+        window: int,
+        heads: int,
+        field: int,
+        rngs: nnx.Rngs,
+        magnitude: bool,
     ) -> None:
         def chain(width: int, count: int, field: int = field) -> nnx.Sequential:
-            return nnx.Sequential(*[Block(width, window, heads, field, rngs) for _ in range(count)])
+            return nnx.Sequential(*[Block(width, window, heads, field, rngs, magnitude) for _ in range(count)])
 
         self.embed = nnx.Sequential(
             _depthwise(bands, 1, rngs), _point(bands, width, rngs), layer_norm(width, rngs=rngs)
@@ -229,6 +245,7 @@ class LGTEUN(nnx.Module):
         heads: of each attention.
         field: side in pixels of the blocks that pass the Fourier domain, a multiple of twice the window; best that of
             the patches it is trained on.
+        magnitude: whether the absolute value of the inverse transform is taken, as in the release.
         physics: see `unrolled.physics`.
         unroll: layout of the stages, see `unrolled.stages.Unroll`.
 
@@ -246,6 +263,7 @@ class LGTEUN(nnx.Module):
         window: int = 8,
         heads: int = 2,
         field: int = 128,
+        magnitude: bool = False,
         physics: Physics = "free",
         unroll: Unroll = "loop",
         rngs: nnx.Rngs,
@@ -263,9 +281,11 @@ class LGTEUN(nnx.Module):
                 "guide": (_point(bands.lr, bands.guide, rngs), _point(bands.guide, bands.lr, rngs)),
             }
 
-        self.bands, self.sensors, self.unroll = bands.lr, Sensors(physics, bands, free), unroll
+        self.bands, self.ratio, self.unroll = bands.lr, bands.ratio, unroll
+        self.sensors = Sensors(physics, bands, free)
+        width = width or 4 * bands.lr
         self.stages = nnx.List(
-            [Stage(LGT(bands.lr, width or 4 * bands.lr, blocks, window, heads, field, rngs)) for _ in range(stages)]
+            [Stage(LGT(bands.lr, width, blocks, window, heads, field, rngs, magnitude)) for _ in range(stages)]
         )
 
     def seen(self, model: ObservationModel) -> dict[str, Sensor]:
@@ -299,6 +319,66 @@ def _adam(steps: int) -> optax.GradientTransformation:
     return optax.adam(optax.exponential_decay(1.5e-3, max(steps // 10, 1), 0.85, staircase=True))
 
 
+# ----------------------------------------------------------------------------------------------------------------------
+# The release's weights
+
+
+def _release(network: LGTEUN) -> Table:
+    """The names in the release, whose physics is free.
+
+    There, only the last prior reaches the product. The others add nothing to Z once their last layer is zero.
+    """
+    table: Table = {}
+    for path, name in (("lr/0", "D"), ("lr/1", "DT")):
+        for k in range(len(prime_factors(network.ratio))):
+            table |= torch_layer(f"sensors/free/{path}/convs/{k}", f"{name}.{2 * k + 1}")
+    table |= torch_layer("sensors/free/guide/0", "R") | torch_layer("sensors/free/guide/1", "RT")
+    for k, stage in enumerate(network.stages):
+        table[f"stages/{k}/eta"] = f"eta.{k}", as_is
+        table |= _prior(f"stages/{k}/prior", f"prior_module.{k}", stage.prior, last=k == len(network.stages) - 1)
+    return table
+
+
+def _prior(ours: str, theirs: str, prior: LGT, *, last: bool) -> Table:
+    table = torch_layer(f"{ours}/embed/layers/0", f"{theirs}.patch_embed.proj.0")
+    table |= torch_layer(f"{ours}/embed/layers/1", f"{theirs}.patch_embed.proj.1")
+    table |= torch_norm(f"{ours}/embed/layers/2", f"{theirs}.patch_embed.norm")
+    chains = {"encoder": "encoder_layers.0.0", "bottleneck": "bottleneck", "decoder": "decoder_layers.0.2"}
+    for chain, name in chains.items():
+        for k, block in enumerate(getattr(prior, chain).layers):
+            table |= _block(f"{ours}/{chain}/layers/{k}", f"{theirs}.{name}.blocks.{k}", block.mixer.field)
+    points = {"down": "encoder_layers.0.1.1", "up": "decoder_layers.0.0.1", "join": "decoder_layers.0.1"}
+    for path, name in points.items():
+        table |= torch_layer(f"{ours}/{path}", f"{theirs}.{name}")
+    tail = torch_layer(f"{ours}/tail", f"{theirs}.tail.1")
+    return table | (tail if last else {path: (name, _over(layout, np.inf)) for path, (name, layout) in tail.items()})
+
+
+def _block(ours: str, theirs: str, field: int) -> Table:
+    """Offsets of amplitudes are over the side of a block, by which the release's transform is larger than ours."""
+    mixer, channels = f"{theirs}.0.fn", f"{theirs}.1.fn"
+    table = torch_norm(f"{ours}/mixer_norm", f"{mixer}.norm") | torch_norm(f"{ours}/channels_norm", f"{channels}.norm")
+    layers = {
+        "mixer/asks": f"{mixer}.fn.local_mixer.to_qkv",
+        "mixer/amplitude": f"{mixer}.fn.global_mixer.conv_amp.0",
+        "mixer/phase": f"{mixer}.fn.global_mixer.conv_pha.0",
+        "mixer/out": f"{mixer}.fn.proj",
+        "first": f"{channels}.fn.net.0",
+        "second": f"{channels}.fn.net.2.point_conv",
+        "spread": f"{channels}.fn.net.2.depth_conv",
+        "third": f"{channels}.fn.net.4",
+    }
+    for path, name in layers.items():
+        table |= torch_layer(f"{ours}/{path}", name)
+    table[f"{ours}/mixer/positions"] = f"{mixer}.fn.local_mixer.pos_emb", partial(np.squeeze, axis=0)
+    offset, layout = table[f"{ours}/mixer/amplitude/bias"]
+    return table | {f"{ours}/mixer/amplitude/bias": (offset, _over(layout, field))}
+
+
+def _over(layout: Layout, number: float) -> Layout:
+    return lambda array: layout(array) / number
+
+
 LGTEUN_SYSTEM = System(
     name="lgteun",
     title="LGTEUN",
@@ -327,6 +407,19 @@ LGTEUN_SYSTEM = System(
         ),
         tiny={"stages": 1, "width": 8, "blocks": 1, "window": 4},
         compact={"stages": 1, "width": 32, "blocks": 1, "field": 32},
+        originals=(
+            Original(
+                file="model_iter_30000.pth of the release, for WorldView-3; those for WorldView-2 and GaoFen-2 have "
+                "the bands 4 1 4; it holds the whole program, so load it there and save the core module's state_dict()",
+                table=_release,
+                bands=Bands(8, 1, 4),
+                scale=2047.5,
+                sizes={"magnitude": True},
+                note="The release goes on with what a prior was given, so that only the last one reaches the product; "
+                "the others are read, but with their last layer set to zero. Its cubic has a = -3/4. But for that, "
+                "products of 128 x 128 pixels, which it has learned from, are the same.",
+            ),
+        ),
     ),
     differences="A stage goes on with what its prior gave, as in the paper, and not with what it was given, as in the "
     "release; no absolute value of the inverse transform; no dropout; images are resized at their true places, mirrored"

@@ -51,8 +51,9 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import glorot_uniform
 
-from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
+from jfusion.catalogue import Bands, Original, Paper, Recipe, System, Table, Trained
 from jfusion.layers.conv import Conv
+from jfusion.layers.layouts import as_is, tensorflow_row
 from jfusion.operators import Observation, ObservationModel, upsample
 from jfusion.solvers.prox import soft_threshold
 from jfusion.tasks import SPATIOSPECTRAL
@@ -182,6 +183,30 @@ class PanCSCNet(nnx.Module):
         return finish(estimates, observation, model, thresholds, **options)
 
 
+def _release(network: PanCSCNet) -> Table:
+    """The names in the release, which calls the guide x, the low-resolution image y and what they share z."""
+    table: Table = {}
+    for key, name in (("guide", "x"), ("lr", "y")):
+        table |= _encoder(f"unique/{key}", name, network.unique[key])
+        table[f"explain/{key}/kernel"] = f"Wd{name}", as_is
+    for key, name in (("guide", "u"), ("lr", "v"), ("common", "z")):
+        table[f"compose/{key}/kernel"] = f"Re{name}", as_is
+    return table | _encoder("common", "z", network.common)
+
+
+def _encoder(ours: str, name: str, encoder: Encoder) -> Table:
+    table: Table = {
+        f"{ours}/analyse/kernel": (f"W{name}_00", as_is),
+        f"{ours}/shrink/raw": (f"lam{name}_00", tensorflow_row),
+    }
+    for k in range(len(encoder.iterations)):
+        path, number = f"{ours}/iterations/{k}", f"{k + 1:02}"
+        table[f"{path}/synthesise/kernel"] = f"W{name}_{number}", as_is
+        table[f"{path}/analyse/kernel"] = f"W{name}{name}_{number}", as_is
+        table[f"{path}/shrink/raw"] = f"lam{name}_{number}", tensorflow_row
+    return table
+
+
 PANCSC_NET = System(
     name="pancsc_net",
     title="PanCSC-Net",
@@ -210,6 +235,18 @@ PANCSC_NET = System(
         ),
         tiny={"filters": 8, "iterations": 1, "window": 4},
         compact={"filters": 16, "iterations": 2},
+        originals=(
+            Original(
+                file="model_training_original/model.ckpt-100, which the release's training saves; it comes without "
+                "weights",
+                table=_release,
+                bands=Bands(8, 1, 4),
+                scale=2047,
+                sizes={"filters": 8, "iterations": 1},
+                unused="Variable",
+                note="The low-resolution image of its data is interpolated by 23 taps.",
+            ),
+        ),
     ),
     differences="64 filters and 4 iterations, which the release gives in comments, where it is set to 8 and 1; the "
     "rate is constant, as it really is there; interpolation is cubic at the true places; all guide bands are repeated.",

@@ -25,7 +25,8 @@ so that G undoes F; Adam at 1e-4, 55 epochs of 400 batches of 40 patches of 64 x
 
 Differences from the release:
 
-- The soft threshold takes the sign of the difference, as in the paper. The release takes that of F(W Z) alone.
+- The soft threshold takes the sign of the difference, as in the paper. The release takes that of F(W Z) alone, as does
+  ``sign="features"``, which its weights have learned with.
 - The last stage has only rho and mu: what else the release gives it (60,841 parameters of 425,901) comes after the
   product and reaches no more than the second term of the loss. The biases that it makes are never added.
 - Both images are resized with their pixels at their true places. The release leaves them to TensorFlow 1, whose
@@ -38,7 +39,7 @@ Differences from the release:
 from __future__ import annotations
 
 from functools import partial
-from typing import Unpack
+from typing import Literal, Unpack, get_args
 
 import jax.numpy as jnp
 import optax
@@ -46,14 +47,19 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import glorot_uniform
 
-from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
+from jfusion.catalogue import Bands, Original, Paper, Recipe, System, Table, Trained
+from jfusion.errors import InputError
 from jfusion.layers.conv import Conv
+from jfusion.layers.layouts import as_is
 from jfusion.layers.resample import sample
 from jfusion.operators import Observation, ObservationModel, upsample
 from jfusion.solvers.prox import soft_threshold
 from jfusion.tasks import SPATIOSPECTRAL
 from unrolled.physics import Physics, Sensor, Sensors, back_projections
 from unrolled.stages import Options, Stages, Unroll, finish, run_stages
+
+Sign = Literal["difference", "features"]
+"""Whose sign the soft threshold takes: F(W Z) - F(W0 P), or F(W Z)."""
 
 FLOOR = 0.1
 """Added to what the ratio images divide by."""
@@ -92,9 +98,11 @@ class Stage(nnx.Module):
     Args:
         bands: of the pair.
         width: channels of the features.
+        sign: see `Sign`.
     """
 
-    def __init__(self, bands: Bands, width: int, rngs: nnx.Rngs) -> None:
+    def __init__(self, bands: Bands, width: int, rngs: nnx.Rngs, sign: Sign = "difference") -> None:
+        self.sign = sign
         self.data, self.theta = DataStep(), nnx.Param(jnp.asarray(0.1))
         self.of_scene, self.of_guide = _conv(bands.lr, width, rngs), _conv(bands.guide, width, rngs)
         self.analyse, self.restore = Pair(width, rngs), Pair(width, rngs)
@@ -104,8 +112,10 @@ class Stage(nnx.Module):
         """The next Q from Z = R X, and the mean of ``(G(F(W Z)) - W Z)^2``."""
         features = self.of_scene(z)
         analysed, aim = self.analyse(features), self.analyse(self.of_guide(guide))
-        matched = soft_threshold(analysed - aim, self.theta[...]) + aim
-        return z + self.back(self.restore(matched)), jnp.mean((self.restore(analysed) - features) ** 2)
+        left = soft_threshold(analysed - aim, self.theta[...])
+        if self.sign == "features":
+            left = jnp.sign(analysed) * jnp.abs(left)
+        return z + self.back(self.restore(left + aim)), jnp.mean((self.restore(analysed) - features) ** 2)
 
 
 class VPNet(nnx.Module):
@@ -115,11 +125,12 @@ class VPNet(nnx.Module):
         bands: of the pair.
         stages: K, the last of which has a step of X alone.
         width: channels of the features.
+        sign: see `Sign`.
         physics: see `unrolled.physics`.
         unroll: layout of the stages, see `unrolled.stages.Unroll`.
 
     Raises:
-        InputError: no such physics.
+        InputError: no such sign or physics.
     """
 
     def __init__(
@@ -128,13 +139,16 @@ class VPNet(nnx.Module):
         *,
         stages: int = 7,
         width: int = 40,
+        sign: Sign = "difference",
         physics: Physics = "free",
         unroll: Unroll = "loop",
         rngs: nnx.Rngs,
     ) -> None:
+        if sign not in get_args(Sign):
+            raise InputError(f"the sign must be one of {', '.join(get_args(Sign))}, but is {sign!r}.")
         self.unroll = unroll
         self.sensors = None if physics == "free" else Sensors(physics, bands, dict)
-        self.stages = nnx.List([Stage(bands, width, rngs) for _ in range(stages - 1)])
+        self.stages = nnx.List([Stage(bands, width, rngs, sign) for _ in range(stages - 1)])
         self.last = DataStep()
 
     def seen(self, image: Array, model: ObservationModel) -> tuple[Sensor, Array]:
@@ -184,6 +198,22 @@ def vp_loss(network: VPNet, observation: Observation, model: ObservationModel, t
     return 10 * jnp.mean((estimates[-1] - target) ** 2) + 0.1 * asymmetry
 
 
+def _release(network: VPNet) -> Table:
+    """The names in the release."""
+    table: Table = {}
+    for k, stage in enumerate([*(f"stages/{k}/data" for k in range(len(network.stages))), "last"]):
+        table |= {f"{stage}/rho": (f"conv_{k}/Variable", as_is), f"{stage}/mu": (f"conv_{k}/Variable_1", as_is)}
+    kernels = {
+        "of_scene": 4, "of_guide": 0, "analyse/first": 1, "analyse/second": 11, "restore/first": 2,
+        "restore/second": 22, "back": 3,
+    }  # fmt: skip
+    for k in range(len(network.stages)):
+        table[f"stages/{k}/theta"] = f"conv_{k}/Variable_2", as_is
+        for path, number in kernels.items():
+            table[f"stages/{k}/{path}/kernel"] = f"conv_{k}/weight_bias_scope/Weights_{number}", as_is
+    return table
+
+
 VP_NET = System(
     name="vp_net",
     title="VP-Net",
@@ -212,6 +242,19 @@ VP_NET = System(
         ),
         tiny={"stages": 3, "width": 8},
         compact={"stages": 4, "width": 24},
+        originals=(
+            Original(
+                file="cheackpoint/VP_Model_50.cpkt of the release, for GaoFen-2",
+                table=_release,
+                bands=Bands(4, 1, 4),
+                scale=None,
+                sizes={"sign": "features"},
+                unused=r"conv_\d+/weight_bias_scope(_\d+)?/biases_\d+|conv_6/(weight_bias_scope/Weights_\d+|Variable_2)",
+                note="The release stretches each band from 0 to 1, and resizes as if low-resolution pixels lay on the "
+                "first of each four, so that the weights make up for a displacement that its data do not have; a grid "
+                "with that centre, (0, 0), does the same.",
+            ),
+        ),
     ),
     differences="The soft threshold has the sign of the difference, as in the paper; the last stage is a step of the "
     "scene alone, since the rest of it (60,841 parameters) reaches nothing; images are resized at their true places.",

@@ -52,6 +52,16 @@ def matlab_vector(array: np.ndarray) -> np.ndarray:
     return array.ravel()
 
 
+def matconvnet_mean(array: np.ndarray) -> np.ndarray:
+    """The mean in MatConvNet's moments of a batch norm `(n, 2)`, `(n,)`."""
+    return array.reshape(-1, 2)[:, 0]
+
+
+def matconvnet_variance(epsilon: float) -> Layout:
+    """The variance, `(n,)`, in the same; they hold the deviation, with the epsilon of the norm in it."""
+    return lambda array: array.reshape(-1, 2)[:, 1] ** 2 - epsilon
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Parts of tables
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import softmax
 
+from jfusion.layers.resample import sample
 from jfusion.operators import Grid, upsample
 
 Arrays = dict[str, np.ndarray]
@@ -56,6 +57,11 @@ def conv(a: Arrays, name: str, x: np.ndarray) -> np.ndarray:
     return correlate(x, kernel) + a.get(f"{name}.bias", 0)
 
 
+def depthwise(a: Arrays, name: str, x: np.ndarray) -> np.ndarray:
+    """PyTorch's convolution of every channel for itself."""
+    return correlate(x, a[f"{name}.weight"].transpose(2, 3, 1, 0) * np.eye(x.shape[-1])) + a[f"{name}.bias"]
+
+
 def linear(a: Arrays, name: str, x: np.ndarray) -> np.ndarray:
     return x @ a[f"{name}.weight"].T + a.get(f"{name}.bias", 0)
 
@@ -70,9 +76,10 @@ def relu(x: np.ndarray, slope: np.ndarray | float = 0) -> np.ndarray:
 
 
 def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int, bias: np.ndarray | float = 0) -> np.ndarray:
-    """Of tokens `(token, channel)`."""
-    parts = zip(*(np.split(x, heads, -1) for x in (q, k, v)), strict=True)
-    return np.concatenate([softmax(q @ k.T / np.sqrt(q.shape[1]) + bias, -1) @ v for q, k, v in parts], -1)
+    """Of tokens `(token, channel)`; the bias may be that of each head."""
+    biases = np.broadcast_to(bias, (heads, len(q), len(k)))
+    parts = zip(*(np.split(x, heads, -1) for x in (q, k, v)), biases, strict=True)
+    return np.concatenate([softmax(q @ k.T / np.sqrt(q.shape[1]) + b, -1) @ v for q, k, v, b in parts], -1)
 
 
 def interpolated(y: np.ndarray, ratio: int, method: Any) -> np.ndarray:
@@ -82,6 +89,10 @@ def interpolated(y: np.ndarray, ratio: int, method: Any) -> np.ndarray:
 def slim_layer(name: str, *shape: int) -> Shapes:
     yield f"{name}/weights", shape
     yield f"{name}/biases", shape[-1:]
+
+
+def sampled(x: np.ndarray, ratio: int) -> np.ndarray:
+    return np.asarray(sample(jnp.asarray(x, jnp.float32), Grid.nested(ratio)), np.float64)
 
 
 def layer(name: str, *shape: int, bias: bool = True) -> Shapes:

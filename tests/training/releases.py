@@ -11,6 +11,7 @@ from release_layers import (
     attention,
     conv,
     correlate,
+    depthwise,
     enlarged,
     interpolated,
     lay,
@@ -18,6 +19,7 @@ from release_layers import (
     layer_norm,
     linear,
     relu,
+    sampled,
     shrunk,
     slim_layer,
 )
@@ -508,6 +510,176 @@ def spfnet(a: Arrays, y: np.ndarray, z: np.ndarray) -> np.ndarray:
     return sum(products) / 2
 
 
+def vp_shapes() -> Shapes:
+    for k in range(7):
+        for variable in ("Variable", "Variable_1", "Variable_2"):
+            yield f"conv_{k}/{variable}", ()
+        sizes = {4: (3, 8), 0: (1, 8), 1: (8, 8), 11: (8, 8), 2: (8, 8), 22: (8, 8), 3: (8, 3)}
+        for place, (number, (inputs, outputs)) in enumerate(sizes.items()):
+            yield f"conv_{k}/weight_bias_scope/Weights_{number}", (3, 3, inputs, outputs)
+            yield f"conv_{k}/weight_bias_scope{f'_{place}' if place else ''}/biases_{number}", (outputs,)
+
+
+def vp(a: Arrays, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    def enlarged(x: np.ndarray) -> np.ndarray:
+        """TensorFlow 1's bilinear one, whose small pixels lie on the first of each four."""
+        for axis in (0, 1):
+            n = x.shape[axis]
+            matrix = np.stack([np.interp(np.arange(4 * n) / 4, np.arange(n), e) for e in np.eye(n)])
+            x = np.moveaxis(np.tensordot(x, matrix, (axis, 0)), -1, axis)
+        return x
+
+    image = enlarged(y)
+    mean = image.mean(-1, keepdims=True)
+    x, q = image, mean
+    for k in range(7):
+
+        def conv(x: np.ndarray, *numbers: int, k: int = k) -> np.ndarray:
+            for place, number in enumerate(numbers):
+                x = correlate(relu(x) if place else x, a[f"conv_{k}/weight_bias_scope/Weights_{number}"])
+            return x
+
+        rho, mu, theta = (a[f"conv_{k}/{variable}"] for variable in ("Variable", "Variable_1", "Variable_2"))
+        x = (x - rho * enlarged(x[::4, ::4] - y) + mu * q * image / (mean + 0.1)) / (1 + mu)
+        turned = x * mean / (image + 0.1)
+        scene, guide = conv(conv(turned, 4), 1, 11), conv(conv(z, 0), 1, 11)
+        matched = np.sign(scene) * relu(np.abs(scene - guide) - theta) + guide
+        q = turned + conv(conv(matched, 2, 22), 3)
+    return x
+
+
+def dl_vm_shapes() -> Shapes:
+    for place, inputs, outputs in ((0, 8, 4), (2, 4, 4), (5, 4, 8)):
+        yield f"layers/{place}/weights/0", (3, 3, inputs, outputs)
+        yield f"layers/{place}/weights/1", (outputs, 1)
+    yield "layers/3/weights/0", (4, 1)
+    yield "layers/3/weights/1", (4, 1)
+    yield "layers/3/weights/2", (4, 2)
+
+
+def dl_vm(a: Arrays, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """The gradients that the variational problem asks for, and those of the guide; they end at the border."""
+
+    def conv(place: int, x: np.ndarray) -> np.ndarray:
+        return correlate(x, a[f"layers/{place}/weights/0"]) + a[f"layers/{place}/weights/1"][:, 0]
+
+    images = np.concatenate([interpolated(y, 4, "cubic"), z], -1)
+    rows = np.diff(images, axis=1, append=images[:, -1:])
+    columns = np.diff(images, axis=0, append=images[-1:])
+    gradients = np.concatenate([rows, columns], -1)
+    mean, deviation = a["layers/3/weights/2"].T
+    x = (conv(2, relu(conv(0, gradients))) - mean) / deviation
+    x = relu(x * a["layers/3/weights/0"][:, 0] + a["layers/3/weights/1"][:, 0])
+    return gradients + conv(5, x)
+
+
+def lgt_block_shapes(name: str, width: int) -> Shapes:
+    mixer, channels, half = f"{name}.0.fn", f"{name}.1.fn", width // 2
+    yield from layer(f"{mixer}.norm", width)
+    yield from layer(f"{mixer}.fn.local_mixer.to_qkv", 3 * half, half, 1, 1)
+    yield f"{mixer}.fn.local_mixer.pos_emb", (1, 2, 16, 16)
+    yield from layer(f"{mixer}.fn.global_mixer.conv_amp.0", half, 1, 1, 1)
+    yield from layer(f"{mixer}.fn.global_mixer.conv_pha.0", half, 1, 1, 1)
+    yield from layer(f"{mixer}.fn.proj", width, width, 1, 1)
+    yield from layer(f"{channels}.norm", width)
+    yield from layer(f"{channels}.fn.net.0", 4 * width, width, 1, 1)
+    yield from layer(f"{channels}.fn.net.2.point_conv", 4 * width, 4 * width, 1, 1)
+    yield from layer(f"{channels}.fn.net.2.depth_conv", 4 * width, 1, 3, 3)
+    yield from layer(f"{channels}.fn.net.4", width, 4 * width, 1, 1)
+
+
+def lgteun_shapes() -> Shapes:
+    for name in ("D.1", "D.3", "DT.1", "DT.3"):
+        yield from layer(name, 3, 1, 3, 3)
+    yield from layer("R", 1, 3, 1, 1)
+    yield from layer("RT", 3, 1, 1, 1)
+    for k in (0, 1):
+        yield f"eta.{k}", ()
+        prior = f"prior_module.{k}"
+        yield from layer(f"{prior}.patch_embed.proj.0", 3, 1, 1, 1)
+        yield from layer(f"{prior}.patch_embed.proj.1", 8, 3, 1, 1)
+        yield from layer(f"{prior}.patch_embed.norm", 8)
+        yield from lgt_block_shapes(f"{prior}.encoder_layers.0.0.blocks.0", 8)
+        yield from layer(f"{prior}.encoder_layers.0.1.1", 16, 8, 1, 1)
+        yield from lgt_block_shapes(f"{prior}.bottleneck.blocks.0", 16)
+        yield from layer(f"{prior}.decoder_layers.0.0.1", 8, 16, 1, 1)
+        yield from layer(f"{prior}.decoder_layers.0.1", 8, 16, 1, 1)
+        yield from lgt_block_shapes(f"{prior}.decoder_layers.0.2.blocks.0", 8)
+        yield from layer(f"{prior}.tail.1", 3, 8, 1, 1)
+
+
+def lgteun(a: Arrays, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Of both priors only the last reaches the product."""
+
+    def near(name: str, x: np.ndarray) -> np.ndarray:
+        parts, out = np.split(conv(a, f"{name}.to_qkv", x), 3, -1), np.zeros(x.shape)
+        for i in range(0, len(x), 4):
+            for j in range(0, x.shape[1], 4):
+                at = (slice(i, i + 4), slice(j, j + 4))
+                tokens = (part[at].reshape(16, -1) for part in parts)
+                out[at] = attention(*tokens, 2, a[f"{name}.pos_emb"][0]).reshape(4, 4, -1)
+        return out
+
+    def far(name: str, x: np.ndarray) -> np.ndarray:
+        spectrum = np.fft.rfft2(x, axes=(0, 1))
+        amplitude = depthwise(a, f"{name}.conv_amp.0", np.abs(spectrum))
+        phase = depthwise(a, f"{name}.conv_pha.0", np.arctan2(spectrum.imag + 0.0, spectrum.real))
+        return np.abs(np.fft.irfft2(amplitude * np.exp(1j * phase), x.shape[:2], (0, 1)))
+
+    def gelu(x: np.ndarray) -> np.ndarray:
+        return x * (1 + erf(x / np.sqrt(2))) / 2
+
+    def block(name: str, x: np.ndarray) -> np.ndarray:
+        mixer, channels = f"{name}.0.fn", f"{name}.1.fn"
+        first, second = np.split(layer_norm(a, f"{mixer}.norm", x), 2, -1)
+        halves = near(f"{mixer}.fn.local_mixer", first), far(f"{mixer}.fn.global_mixer", second)
+        x = x + conv(a, f"{mixer}.fn.proj", np.concatenate(halves, -1))
+        inner = gelu(conv(a, f"{channels}.fn.net.0", layer_norm(a, f"{channels}.norm", x)))
+        inner = conv(a, f"{channels}.fn.net.2.point_conv", inner)
+        return x + conv(a, f"{channels}.fn.net.4", gelu(depthwise(a, f"{channels}.fn.net.2.depth_conv", inner)))
+
+    x = interpolated(y, 4, "cubic")
+    for k in (0, 1):
+        low = depthwise(a, "D.3", sampled(depthwise(a, "D.1", sampled(x, 2)), 2)) - y
+        back = depthwise(a, "DT.1", interpolated(low, 2, "cubic"))
+        back = depthwise(a, "DT.3", interpolated(back, 2, "cubic"))
+        x = x - a[f"eta.{k}"] * (back + conv(a, "RT", conv(a, "R", x) - z))
+    prior = "prior_module.1"
+    embedded = conv(a, f"{prior}.patch_embed.proj.1", depthwise(a, f"{prior}.patch_embed.proj.0", x))
+    wide = block(f"{prior}.encoder_layers.0.0.blocks.0", layer_norm(a, f"{prior}.patch_embed.norm", embedded))
+    deep = block(f"{prior}.bottleneck.blocks.0", conv(a, f"{prior}.encoder_layers.0.1.1", sampled(wide, 2)))
+    up = conv(a, f"{prior}.decoder_layers.0.0.1", interpolated(deep, 2, "cubic"))
+    joined = conv(a, f"{prior}.decoder_layers.0.1", np.concatenate([up, wide], -1))
+    return x + conv(a, f"{prior}.tail.1", block(f"{prior}.decoder_layers.0.2.blocks.0", joined))
+
+
+def pancsc_shapes() -> Shapes:
+    yield "Variable", ()
+    for name, channels in (("x", 3), ("y", 3), ("z", 6)):
+        for kernel, inputs, outputs in (("_00", channels, 8), ("_01", 8, channels), (f"{name}_01", channels, 8)):
+            yield f"W{name}{kernel}", (4, 4, inputs, outputs)
+        yield f"lam{name}_00", (1, 8)
+        yield f"lam{name}_01", (1, 8)
+    for name in ("Wdx", "Wdy", "Rez", "Reu", "Rev"):
+        yield name, (4, 4, 8, 3)
+
+
+def pancsc(a: Arrays, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    def shrink(x: np.ndarray, name: str) -> np.ndarray:
+        return np.sign(x) * relu(np.abs(x) - relu(a[name]))
+
+    def code(name: str, x: np.ndarray) -> np.ndarray:
+        seen = correlate(x, a[f"W{name}_00"])
+        first = shrink(seen, f"lam{name}_00")
+        again = correlate(correlate(first, a[f"W{name}_01"]), a[f"W{name}{name}_01"])
+        return shrink(seen + first - again, f"lam{name}_01")
+
+    image, pan = interpolated(y, 4, "cubic"), np.tile(z, 3)
+    u, v = code("x", pan), code("y", image)
+    rest = code("z", np.concatenate([z - correlate(u, a["Wdx"]), image - correlate(v, a["Wdy"])], -1))
+    return correlate(rest, a["Rez"]) + correlate(u, a["Reu"]) + correlate(v, a["Rev"])
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -517,6 +689,11 @@ def product(network: Any, observation: Any, model: Any) -> Any:
 
 def before_physics(network: Any, observation: Any, model: Any) -> Any:
     return network.learn(observation, model, running=True)[-1]
+
+
+def gradients(network: Any, observation: Any, model: Any) -> Any:
+    _, seen = network.seen(observation, model)
+    return seen + network.network(seen, running=True)
 
 
 class Release(NamedTuple):
@@ -530,6 +707,8 @@ class Release(NamedTuple):
         steps: what the release makes of its arrays, a low-resolution image and a guide `(height, width, band)`.
         side: of the low-resolution image.
         ours: what is to be the same of our network.
+        sizes: of our network, in the place of tiny ones.
+        centre: of the first low-resolution pixel on both axes, that of nested grids by default.
     """
 
     system: str
@@ -539,6 +718,8 @@ class Release(NamedTuple):
     steps: Callable[[Arrays, np.ndarray, np.ndarray], np.ndarray]
     side: int = 8
     ours: Callable[..., Any] = product
+    sizes: dict[str, Any] = {}  # noqa: RUF012
+    centre: float | None = None
 
 
 RELEASES = {
@@ -559,4 +740,8 @@ RELEASES = {
     "dbin": Release("dbin", 0, Bands(3, 2, 4), dbin_shapes, dbin),
     "edbin": Release("edbin", 0, Bands(3, 2, 4), edbin_shapes, edbin),
     "spfnet": Release("spfnet", 0, Bands(4, 2, 4), spfnet_shapes, spfnet),
+    "vp_net": Release("vp_net", 0, Bands(3, 1, 4), vp_shapes, vp, side=4, sizes={"stages": 7}, centre=0),
+    "dl_vm": Release("dl_vm", 0, Bands(3, 1, 4), dl_vm_shapes, dl_vm, side=4, ours=gradients),
+    "lgteun": Release("lgteun", 0, Bands(3, 1, 4), lgteun_shapes, lgteun, side=4, sizes={"stages": 2, "field": 16}),
+    "pancsc_net": Release("pancsc_net", 0, Bands(3, 1, 4), pancsc_shapes, pancsc, side=4),
 }

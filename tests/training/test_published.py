@@ -1,6 +1,7 @@
 """Networks with the weights of a release compute what its own steps do, written out here in NumPy."""
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,10 +27,11 @@ from unrolled.spfnet import SPFNET, SpfNet
 
 
 def drawn(shapes: Shapes) -> Arrays:
-    """Small numbers, positive for scales and variances."""
+    """Small numbers, positive for scales, variances and MatConvNet's moments."""
     rng = np.random.default_rng(5)
     arrays = {name: 0.3 * rng.standard_normal(shape).astype(np.float32) for name, shape in shapes}
-    return {name: np.abs(a) + 0.1 if "running_var" in name or "scale" in name else a for name, a in arrays.items()}
+    positive = re.compile(r".*(running_var|scale|layers/\d+/weights/2)")
+    return {name: np.abs(a) + 0.1 if positive.match(name) else a for name, a in arrays.items()}
 
 
 @pytest.mark.parametrize("name", RELEASES)
@@ -38,7 +40,7 @@ def test_a_network_computes_what_its_release_does(name: str) -> None:
     method, bands = catalogue.get(release.system).method, release.bands
     assert isinstance(method, Trained)
     original, arrays = method.originals[release.place], drawn(release.shapes())
-    network = method.network(bands, rngs=nnx.Rngs(0), **(original.sizes | method.tiny))
+    network = method.network(bands, rngs=nnx.Rngs(0), **(original.sizes | method.tiny | release.sizes))
     table = original.table(network)
     own = arrays_of_network(arrays, {name for name, _ in table.values()}, original.unused)
     load_original(network, own, table)
@@ -46,7 +48,9 @@ def test_a_network_computes_what_its_release_does(name: str) -> None:
     rng, side = np.random.default_rng(6), release.side
     y, z = rng.random((side, side, bands.lr)), rng.random((side * bands.ratio, side * bands.ratio, bands.guide))
     observation = {"lr": jnp.asarray(y[None], jnp.float32), "guide": jnp.asarray(z[None], jnp.float32)}
-    found = nnx.jit(release.ours)(network, observation, ObservationModel({}, Grid.nested(bands.ratio)))
+    centre = (bands.ratio - 1) / 2 if release.centre is None else release.centre
+    model = ObservationModel({}, Grid(bands.ratio, (centre, centre)))
+    found = nnx.jit(release.ours)(network, observation, model)
     expected = release.steps({name: a.astype(np.float64) for name, a in arrays.items()}, y, z)
     np.testing.assert_allclose(found[0], expected, atol=2e-4 * np.abs(expected).max())
 

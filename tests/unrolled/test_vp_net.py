@@ -8,6 +8,7 @@ from flax import nnx
 from learning import every_parameter_learns
 
 from jfusion.catalogue import Bands
+from jfusion.errors import InputError
 from jfusion.inference.run import count_parameters
 from jfusion.layers.resample import sample
 from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf, upsample
@@ -89,6 +90,11 @@ def test_threshold_decides_whose_features_count(theta: float, moves: str) -> Non
     other = {"scene": added(scenes[1], guides[0]), "guide": added(scenes[0], guides[1])}
     assert float(jnp.abs(other.pop(moves) - same).max()) > 1e-3
     np.testing.assert_allclose(*other.values(), same, atol=1e-5)
+
+
+def test_unknown_sign_is_refused() -> None:
+    with pytest.raises(InputError, match="sign must be one of difference, features"):
+        VPNet(BANDS, stages=1, sign="both", rngs=nnx.Rngs(0))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("physics", ["exact", "learned", "free"])
