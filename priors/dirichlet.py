@@ -39,7 +39,7 @@ def broken_stick(logits: Array, beta: Array) -> Array:
     left = jnp.log(-jnp.expm1(v))
     count = logits.shape[-1]
     before = np.triu(np.ones((count, count), np.float32), 1)
-    return jnp.exp(v + left @ before)
+    return jnp.exp(v + jnp.matmul(left, before, precision="highest"))
 
 
 def entropy(codes: Array, weight: Array) -> Array:

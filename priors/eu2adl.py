@@ -73,7 +73,7 @@ class SpatialAttention(nnx.Module):
     def __init__(self, psf: LearnedPsf, guide: Array, *, rngs: nnx.Rngs) -> None:
         self.grid, bands = psf.grid, guide.shape[-1]
         rows, columns = (cells(size, psf.size) for size in guide.shape[1:3])
-        self.cells = nnx.Variable(jnp.einsum("ih,bhwc,jw->bijc", rows, guide, columns))
+        self.cells = nnx.Variable(jnp.einsum("ih,bhwc,jw->bijc", rows, guide, columns, precision="highest"))
         self.attend = Conv(bands, 1, 1, kernel_init=positive, bias_init=constant(0.5 / math.sqrt(bands)), rngs=rngs)
 
     def __call__(self) -> SpatialResponse:

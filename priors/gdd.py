@@ -146,7 +146,7 @@ def panchromatic_loss(module: Gdd, pair: Pair, key: Array) -> tuple[Array, Array
     product = module(observed["guide"], key, 0.01)
     spatial = mean_l2(pair.model["lr"](product), observed["lr"], weight["lr"])
     assert module.mixing is not None
-    mixed = product @ module.mixing[...]
+    mixed = jnp.matmul(product, module.mixing[...], precision="highest")
     return 10 * spatial + _gradient_l2(mixed - observed["guide"], weight["guide"]), product
 
 

@@ -359,15 +359,18 @@ def register(observation: Observation, model: ObservationModel, valid: Array | N
     def bent(deviation: float, counts: Array) -> Array:
         return fitted(affine, LEVELS, bending / deviation**2, counts)
 
+    def on_pixels(unknowns: Array) -> Array:
+        return jnp.matmul(basis, unknowns, precision="highest")
+
     everything, seen_blocks = jnp.ones(len(basis)), _blocks(sharp.place, size, cells)
     start = jnp.zeros((basis.shape[1], 2)).at[0].set(_best_shift(levels[STIFF_LEVELS[0]], shifts))
     affine = fitted(start, STIFF_LEVELS, STIFF * jnp.eye(len(bending)), everything)
     hidden = sharp.only(1 - seen_blocks)
-    left = [float(_unexplained(hidden, basis @ bent(deviation, seen_blocks)).mean()) for deviation in BENDING]
+    left = [float(_unexplained(hidden, on_pixels(bent(deviation, seen_blocks))).mean()) for deviation in BENDING]
     chosen = next(d for d, value in zip(BENDING, left, strict=True) if value <= WORSE * min(left))
     unknowns = bent(chosen, everything)
     displacement = _field(unknowns, splines)
-    explained, before = (1 - _unexplained(sharp, d) for d in (basis @ unknowns, jnp.zeros((len(basis), 2))))
+    explained, before = (1 - _unexplained(sharp, d) for d in (on_pixels(unknowns), jnp.zeros((len(basis), 2))))
     return Registration(displacement, _affine_part(displacement), explained, before)
 
 
@@ -395,14 +398,15 @@ def _field(unknowns: Array, splines: tuple[Array, ...]) -> Array:
     rows, columns = splines
     size = len(rows), len(columns)
     grid = unknowns[3:].reshape(rows.shape[1], columns.shape[1], 2)
-    return _planes(_places(size), size) @ unknowns[:3] + jnp.einsum("im,jn,mnk->ijk", rows, columns, grid)
+    affine = jnp.matmul(_planes(_places(size), size), unknowns[:3], precision="highest")
+    return affine + jnp.einsum("im,jn,mnk->ijk", rows, columns, grid, precision="highest")
 
 
 def _affine_part(displacement: Array) -> Array:
     """See `Registration.affine`: the least-squares fit to a displacement ``(h, w, 2)``."""
     row, column = (jnp.arange(n) - (n - 1) / 2 for n in displacement.shape[:2])
-    down = jnp.einsum("i,ijk->k", row, displacement) / (jnp.sum(row**2) * len(column))
-    along = jnp.einsum("j,ijk->k", column, displacement) / (jnp.sum(column**2) * len(row))
+    down = jnp.einsum("i,ijk->k", row, displacement, precision="highest") / (jnp.sum(row**2) * len(column))
+    along = jnp.einsum("j,ijk->k", column, displacement, precision="highest") / (jnp.sum(column**2) * len(row))
     return jnp.stack([displacement.mean((0, 1)), down, along])
 
 
