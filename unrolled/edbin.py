@@ -59,7 +59,7 @@ from jax.nn.initializers import glorot_uniform
 from jfusion.catalogue import Bands, Original, Paper, Recipe, System, Table, Trained
 from jfusion.layers.conv import Conv, ConvTranspose, Padding, conv, conv_transpose
 from jfusion.layers.init import tf_variance_scaling
-from jfusion.layers.layouts import as_is, slim_layer, tensorflow_row, tensorflow_transposed_kernel
+from jfusion.layers.layouts import as_is, first_of_one, slim_layer, tensorflow_transposed_kernel
 from jfusion.layers.spectral import spectral_norm
 from jfusion.operators import Grid, Observation, ObservationModel
 from jfusion.operators.grid import prime_factors
@@ -363,7 +363,7 @@ def _layer(ours: str, theirs: str, bounded: bool, use_bias: bool = True) -> Tabl
     """A `Layer`, to which the release of EDBIN gives other names than that of DBIN+."""
     if not bounded:
         return slim_layer(f"{ours}/conv", theirs)
-    table: Table = {f"{ours}/conv/kernel": (f"{theirs}/kernel", as_is), f"{ours}/u": (f"{theirs}/u", tensorflow_row)}
+    table: Table = {f"{ours}/conv/kernel": (f"{theirs}/kernel", as_is), f"{ours}/u": (f"{theirs}/u", first_of_one)}
     return table | {f"{ours}/conv/bias": (f"{theirs}/bias", as_is)} if use_bias else table
 
 

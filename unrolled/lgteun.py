@@ -52,7 +52,6 @@ from typing import Unpack
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 from jax import Array
@@ -62,7 +61,7 @@ from jfusion.errors import InputError
 from jfusion.layers.attention import attend, from_windows, gelu, layer_norm, padded, to_windows
 from jfusion.layers.conv import Conv
 from jfusion.layers.init import torch_bias
-from jfusion.layers.layouts import as_is, torch_layer, torch_norm
+from jfusion.layers.layouts import as_is, first_of_one, torch_layer, torch_norm
 from jfusion.layers.resample import sample
 from jfusion.operators import Grid, Observation, ObservationModel, upsample
 from jfusion.operators.grid import prime_factors
@@ -351,7 +350,7 @@ def _prior(ours: str, theirs: str, prior: LGT, *, last: bool) -> Table:
     for path, name in points.items():
         table |= torch_layer(f"{ours}/{path}", f"{theirs}.{name}")
     tail = torch_layer(f"{ours}/tail", f"{theirs}.tail.1")
-    return table | (tail if last else {path: (name, _over(layout, np.inf)) for path, (name, layout) in tail.items()})
+    return table | (tail if last else {path: (name, _times(0, layout)) for path, (name, layout) in tail.items()})
 
 
 def _block(ours: str, theirs: str, field: int) -> Table:
@@ -370,13 +369,13 @@ def _block(ours: str, theirs: str, field: int) -> Table:
     }
     for path, name in layers.items():
         table |= torch_layer(f"{ours}/{path}", name)
-    table[f"{ours}/mixer/positions"] = f"{mixer}.fn.local_mixer.pos_emb", partial(np.squeeze, axis=0)
+    table[f"{ours}/mixer/positions"] = f"{mixer}.fn.local_mixer.pos_emb", first_of_one
     offset, layout = table[f"{ours}/mixer/amplitude/bias"]
-    return table | {f"{ours}/mixer/amplitude/bias": (offset, _over(layout, field))}
+    return table | {f"{ours}/mixer/amplitude/bias": (offset, _times(1 / field, layout))}
 
 
-def _over(layout: Layout, number: float) -> Layout:
-    return lambda array: layout(array) / number
+def _times(factor: float, layout: Layout) -> Layout:
+    return lambda array: factor * layout(array)
 
 
 LGTEUN_SYSTEM = System(

@@ -53,7 +53,7 @@ from jax.nn.initializers import glorot_uniform
 
 from jfusion.catalogue import Bands, Original, Paper, Recipe, System, Table, Trained
 from jfusion.layers.conv import Conv
-from jfusion.layers.layouts import as_is, tensorflow_row
+from jfusion.layers.layouts import as_is, first_of_one
 from jfusion.operators import Observation, ObservationModel, upsample
 from jfusion.solvers.prox import soft_threshold
 from jfusion.tasks import SPATIOSPECTRAL
@@ -197,13 +197,13 @@ def _release(network: PanCSCNet) -> Table:
 def _encoder(ours: str, name: str, encoder: Encoder) -> Table:
     table: Table = {
         f"{ours}/analyse/kernel": (f"W{name}_00", as_is),
-        f"{ours}/shrink/raw": (f"lam{name}_00", tensorflow_row),
+        f"{ours}/shrink/raw": (f"lam{name}_00", first_of_one),
     }
     for k in range(len(encoder.iterations)):
         path, number = f"{ours}/iterations/{k}", f"{k + 1:02}"
         table[f"{path}/synthesise/kernel"] = f"W{name}_{number}", as_is
         table[f"{path}/analyse/kernel"] = f"W{name}{name}_{number}", as_is
-        table[f"{path}/shrink/raw"] = f"lam{name}_{number}", tensorflow_row
+        table[f"{path}/shrink/raw"] = f"lam{name}_{number}", first_of_one
     return table
 
 

@@ -39,8 +39,8 @@ Differences from the release:
 - F and G of the last stage (86,800 parameters of 1,827,760) come after the last S, reach nothing and are left out. A
   decay of the kernels is declared there but never added to the loss, as here.
 - The largest entry of each column of A is positive, there the sign is the solver's; columns without energy are zero.
-  That solver, LAPACK's, made the first column negative in all of 971 pieces of the embedded scenes (31 means of bands,
-  noise of 30 dB), the others in some and not in others; the published weights go into a network with ``negative=True``.
+  That solver, LAPACK's, makes the first column negative as a rule, the others in some pieces and not in others; the
+  published weights go into a network with ``negative=True``.
 - Pieces at the far edges are moved inwards, there they are enlarged.
 - Images whose sides are no multiples of 8 are mirrored up to them for F, the release cannot take them.
 - A second version of it, in PyTorch, has one R for all stages by mistake, is for as many columns as bands only, and

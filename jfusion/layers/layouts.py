@@ -32,8 +32,8 @@ def tensorflow_depthwise_kernel(array: np.ndarray) -> np.ndarray:
     return np.swapaxes(array, -1, -2)
 
 
-def tensorflow_row(array: np.ndarray) -> np.ndarray:
-    """TensorFlow's `(1, n)` to `(n,)`."""
+def first_of_one(array: np.ndarray) -> np.ndarray:
+    """`(1, ...)` to `(...)`."""
     return np.squeeze(array, 0)
 
 

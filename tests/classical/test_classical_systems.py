@@ -99,6 +99,15 @@ def test_product_explains_both_images(name, simulate):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_products_are_in_full_precision_on_every_device(name, simulate):
+    _, observation, model = simulate(*HS_MS)
+    lines = jitted(name).lower(observation, model).as_text().splitlines()
+    products = [line for line in lines if "stablehlo.dot_general" in line or "stablehlo.convolution" in line]
+    assert [line for line in products if line.count("HIGHEST") != 2] == []
+    assert products or name in TRIVIAL
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_digital_numbers_and_reflectance_agree(name, simulate):
     _, observation, model = simulate(*HS_MS)
     numbers = {key: 4096.0 * image for key, image in observation.items()}
