@@ -480,15 +480,20 @@ def _watch(program: Program, watched: Pair, state: FitState, stopping: Stopping 
     better &= waited < stopping.patience
     waited = np.where(better, 0, waited + 1)
 
-    def chosen(new: Array, old: Array) -> Array:
-        return jnp.where(better.reshape(better.shape + (1,) * (new.ndim - better.ndim)), new, old)
-
     return dataclasses.replace(
         state,
         best=np.where(better, value, best),
         waited=waited,
-        kept=jax.tree.map(chosen, state.iterate.params, state.kept),
+        kept=_chosen(better, state.iterate.params, state.kept),
         total=step if (waited >= stopping.patience).all() else state.total,
+    )
+
+
+@jax.jit
+def _chosen(better: Array, new: Tree, old: Tree) -> Tree:
+    """Of each fit the new arrays where they are better, else the old ones."""
+    return jax.tree.map(
+        lambda n, o: jnp.where(better.reshape(better.shape + (1,) * (n.ndim - better.ndim)), n, o), new, old
     )
 
 

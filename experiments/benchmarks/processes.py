@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from jfusion.cli import use_all_cores
 from jfusion.errors import RunError
-from jfusion.inference.meter import measured
+from jfusion.inference.meter import measured, resident_mib
 
 LONG_ENOUGH = 0.3
 """Seconds of one turn; shorter work is done so often in a row, and the mean taken."""
@@ -84,7 +84,7 @@ def peak(name: str, *arguments: Any) -> tuple[float, float | None]:
     Memory is what is resident beyond that of the process after its imports.
     """
     make = _function(name)
-    with measured() as meter:
+    with measured(resident_mib) as meter:
         start = time.perf_counter()
         work = make(*arguments)
         work()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -37,6 +39,11 @@ PAIRS_OF_BANDS = ("D_lambda", "QNR")
 """Metrics that an image of one band does not have."""
 
 
+@jax.jit
+def _seen(operator: Callable[[Array], Any], image: Array) -> Any:
+    return operator(image)
+
+
 def against_reference(
     product: Array | np.ndarray,
     reference: Array | np.ndarray,
@@ -64,14 +71,14 @@ def without_reference(
     spatial = model.operators["lr"] or SpatialResponse(mtf_psf(0.30, grid), ratio, grid.phase)
     sharp = SpatialResponse(mtf_psf(0.15, grid), ratio, grid.phase)
     onto_lr = Displaced(sharp, spatial.displacement) if isinstance(spatial, Displaced) else sharp
-    product_lr, guide_lr = jax.jit(lambda x, g: (spatial(x), onto_lr(g)))(product, observation["guide"])
+    product_lr, guide_lr = _seen(spatial, product), _seen(onto_lr, observation["guide"])
     across = min(product_lr.shape[1:3]) // ratio
     defined = {k: m for k, m in metrics.WITHOUT_REFERENCE.items() if product.shape[-1] > 1 or k not in PAIRS_OF_BANDS}
     values = {} if across < 2 else metrics.without_reference(
         product[0], observation["lr"][0], observation["guide"][0], product_lr=product_lr[0], guide_lr=guide_lr[0],
         mask=mask, block=min(max(math.ceil(BLOCK / ratio), 2), across) * ratio, metrics=defined,
     )  # fmt: skip
-    residuals = metrics.consistency(observation, jax.jit(lambda model, x: model(x))(model, product))
+    residuals = metrics.consistency(observation, _seen(model, product))
     return values | {f"residual {key}": float(value[0]) for key, value in residuals.items()}
 
 

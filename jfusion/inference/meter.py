@@ -6,15 +6,17 @@ import dataclasses
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+import jax
 
 INTERVAL = 0.01
 
 
 @dataclasses.dataclass
 class Meter:
-    """What `measured` fills in: wall-clock seconds, and the peak of resident memory above the start's in MiB."""
+    """What `measured` fills in: wall-clock seconds, and the peak of memory above the start's in MiB."""
 
     seconds: float = 0.0
     peak_memory_mib: float | None = None
@@ -29,16 +31,24 @@ def resident_mib() -> float | None:
         return None
 
 
+def used_mib() -> float | None:
+    """Memory of the local devices that is in use, in MiB, where they count it (GPU, TPU), else `resident_mib`."""
+    counts = [device.memory_stats() for device in jax.local_devices()]
+    if all(counts):
+        return sum(count["bytes_in_use"] for count in counts) / 2**20
+    return resident_mib()
+
+
 @contextmanager
-def measured() -> Iterator[Meter]:
+def measured(memory: Callable[[], float | None] = used_mib) -> Iterator[Meter]:
     """Measures the block: memory is sampled every 10 ms, so shorter peaks can be missed."""
-    meter, start, done = Meter(), resident_mib(), threading.Event()
+    meter, start, done = Meter(), memory(), threading.Event()
     peak = start or 0.0
 
     def watch() -> None:
         nonlocal peak
         while not done.wait(INTERVAL):
-            peak = max(peak, resident_mib() or 0.0)
+            peak = max(peak, memory() or 0.0)
 
     watcher = threading.Thread(target=watch, daemon=True)
     began = time.perf_counter()
@@ -50,4 +60,4 @@ def measured() -> Iterator[Meter]:
         watcher.join()
         meter.seconds = time.perf_counter() - began
         if start is not None:
-            meter.peak_memory_mib = max(peak, resident_mib() or 0.0) - start
+            meter.peak_memory_mib = max(peak, memory() or 0.0) - start

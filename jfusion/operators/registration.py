@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -92,12 +93,10 @@ class Registration:
     before: Array
 
     def __str__(self) -> str:
-        rows, columns = (float(v) for v in self.affine[0])
-        size = self.displacement.shape[:2]
-        local = self.displacement - affine_field(self.affine, size)
-        rms = float(jnp.sqrt(jnp.mean(jnp.sum(local**2, -1))))
-        turn = float(self.affine[1, 1] - self.affine[2, 0]) / 2
-        scale = float(self.affine[1, 0] + self.affine[2, 1]) / 2
+        affine = np.asarray(self.affine)
+        rows, columns = affine[0]
+        rms = float(_local(self.displacement, self.affine))
+        turn, scale = (affine[1, 1] - affine[2, 0]) / 2, (affine[1, 0] + affine[2, 1]) / 2
         return (
             f"LR displaced by {rows:+.2f} rows, {columns:+.2f} columns (in LR pixels), turned by "
             f"{math.degrees(turn):+.2f} degrees, scaled by {1 + scale:.4f}, locally by {rms:.2f}"
@@ -108,6 +107,13 @@ def affine_field(affine: Array, size: tuple[int, ...]) -> Array:
     """The displacement ``(h, w, 2)`` of `Registration.affine`."""
     row, column = (jnp.arange(n) - (n - 1) / 2 for n in size)
     return affine[0] + row[:, None, None] * affine[1] + column[None, :, None] * affine[2]
+
+
+@jax.jit
+def _local(displacement: Array, affine: Array) -> Array:
+    """Root mean square of what is not affine in a displacement."""
+    rest = displacement - affine_field(affine, displacement.shape[:2])
+    return jnp.sqrt(jnp.mean(jnp.sum(rest**2, -1)))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -212,16 +218,24 @@ def _best_shift(level: _Level, shifts: Array) -> Array:
 
 
 @jax.jit
-def _settle(level: _Level, basis: Array, penalty: Array, trust: Array, unknowns: Array) -> Array:
+def _left(level: _Level, counts: Array, basis: Array, unknowns: Array) -> Array:
+    """`_unexplained`, the mean over bands, of the pixels that count ``(pixel,)``."""
+    return _unexplained(level.only(counts), jnp.matmul(basis, unknowns, precision="highest")).mean()
+
+
+@jax.jit
+def _settle(level: _Level, counts: Array, basis: Array, stiffness: Array, trust: float, unknowns: Array) -> Array:
     """`STEPS` Gauss-Newton steps for the unknowns ``(basis, 2)`` of the displacement ``basis @ unknowns``.
 
     Args:
         level: what is compared.
+        counts: how much each pixel counts, ``(pixel,)``.
         basis: ``(pixel, basis)``.
-        penalty: quadratic form of the unknowns, ``(basis, basis)``, the same for rows and columns.
+        stiffness: quadratic form of the controls, ``(control, control)``, the same for rows and columns.
         trust: pixels that say as much as one would, were the noise of neighbours independent, per pixel.
         unknowns: to begin with.
     """
+    level, penalty = level.only(counts), (LOOSE * jnp.eye(basis.shape[1])).at[3:, 3:].add(stiffness)
 
     def step(state: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
         unknowns, weight = state
@@ -270,6 +284,13 @@ def _components(lr: Array) -> Array:
 
 def _blurred(image: Array, sigma: float) -> Array:
     return Blur(gaussian_psf(sigma, Grid(1, (0.0, 0.0))), "reflect")(image) if sigma else image
+
+
+@jax.jit
+def _levels(lr: Array, guide: Array, response: SpatialResponse, valid: Array) -> dict[float, _Level]:
+    """One for each of `LEVELS`; images without their axis of one."""
+    features, seen = _components(lr), response.blur(guide)
+    return {sigma: _level(features, seen, response, valid, sigma) for sigma in LEVELS}
 
 
 def _level(lr: Array, guide: Array, response: SpatialResponse, valid: Array, sigma: float) -> _Level:
@@ -325,7 +346,7 @@ def register(observation: Observation, model: ObservationModel, valid: Array | N
             blur and decimation.
     """
     lr, guide = as_image(observation["lr"], "lr"), as_image(observation["guide"], "guide")
-    size, ratio = lr.shape[1:3], model.ratio
+    size, ratio = (lr.shape[1], lr.shape[2]), model.ratio
     if lr.ndim != 4 or lr.shape[0] != 1 or guide.shape[:3] != (1, ratio * size[0], ratio * size[1]):
         raise InputError(
             f"registration takes one pair, lr (1, h, w, L) and guide (1, ratio h, ratio w, l) with ratio {ratio}, but "
@@ -336,48 +357,47 @@ def register(observation: Observation, model: ObservationModel, valid: Array | N
             f"registration needs an lr of at least {SMALLEST} x {SMALLEST} pixels, but it has {size[0]} x {size[1]}; "
             "give a larger image."
         )
-    response = _on_guide(model)
-    valid = jnp.ones(size, bool) if valid is None else jnp.asarray(valid)
-    seen, features = response.blur(guide)[0], _components(lr[0])
-    levels = {sigma: _level(features, seen, response, valid, sigma) for sigma in LEVELS}
-
+    levels = _levels(lr[0], guide[0], _on_guide(model), jnp.ones(size, bool) if valid is None else valid)
     reach = min(REACH, min(size) // 4)
-    tried = jnp.arange(-reach, reach + 1.0)
-    shifts = jnp.stack(jnp.meshgrid(tried, tried, indexing="ij"), -1).reshape(-1, 2)
-    cells = _cells(size[0]), _cells(size[1])
-    sharp, splines = levels[0.0], tuple(map(_splines, size, cells))
-    basis = _basis(sharp.place, splines)
-    bending = jnp.asarray(_bending(cells[0] + 3, cells[1] + 3), lr.dtype)
+    shift = _best_shift(levels[STIFF_LEVELS[0]], np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1).T)
+    sharp, cells = levels[0.0], (_cells(size[0]), _cells(size[1]))
+    basis, squares = _basis(sharp.place, size, cells), _squares(sharp.place, size, cells)
+    bending = _bending(cells[0] + 3, cells[1] + 3).astype(lr.dtype)
 
-    def fitted(unknowns: Array, sigmas: tuple[float, ...], inner: Array, counts: Array) -> Array:
-        penalty = (LOOSE * jnp.eye(basis.shape[1])).at[3:, 3:].add(inner)
+    def fitted(
+        unknowns: Array | np.ndarray, sigmas: tuple[float, ...], stiffness: np.ndarray, counts: np.ndarray
+    ) -> Array:
         for sigma in sigmas:
-            trust = jnp.asarray(1 / (1 + 4 * math.pi * sigma**2))
-            unknowns = _settle(levels[sigma].only(counts), basis, penalty, trust, unknowns)
-        return unknowns
+            trust = 1 / (1 + 4 * math.pi * sigma**2)
+            unknowns = _settle(levels[sigma], counts, basis, stiffness, trust, unknowns)
+        return jnp.asarray(unknowns)
 
-    def bent(deviation: float, counts: Array) -> Array:
-        return fitted(affine, LEVELS, bending / deviation**2, counts)
-
-    def on_pixels(unknowns: Array) -> Array:
-        return jnp.matmul(basis, unknowns, precision="highest")
-
-    everything, seen_blocks = jnp.ones(len(basis)), _blocks(sharp.place, size, cells)
-    start = jnp.zeros((basis.shape[1], 2)).at[0].set(_best_shift(levels[STIFF_LEVELS[0]], shifts))
-    affine = fitted(start, STIFF_LEVELS, STIFF * jnp.eye(len(bending)), everything)
-    hidden = sharp.only(1 - seen_blocks)
-    left = [float(_unexplained(hidden, on_pixels(bent(deviation, seen_blocks))).mean()) for deviation in BENDING]
-    chosen = next(d for d, value in zip(BENDING, left, strict=True) if value <= WORSE * min(left))
-    unknowns = bent(chosen, everything)
-    displacement = _field(unknowns, splines)
-    explained, before = (1 - _unexplained(sharp, d) for d in (on_pixels(unknowns), jnp.zeros((len(basis), 2))))
-    return Registration(displacement, _affine_part(displacement), explained, before)
+    everything = np.ones_like(squares)
+    start = np.zeros((basis.shape[1], 2), lr.dtype)
+    start[0] = shift
+    affine = fitted(start, STIFF_LEVELS, STIFF * np.eye(len(bending)), everything)
+    tries = {deviation: fitted(affine, LEVELS, bending / deviation**2, squares) for deviation in BENDING}
+    left = {deviation: float(_left(sharp, 1 - squares, basis, unknowns)) for deviation, unknowns in tries.items()}
+    chosen = next(deviation for deviation, value in left.items() if value <= WORSE * min(left.values()))
+    unknowns = fitted(affine, LEVELS, bending / chosen**2, everything)
+    return Registration(*_found(sharp, basis, unknowns, size, cells))
 
 
-def _blocks(place: Array, size: tuple[int, ...], cells: tuple[int, ...]) -> Array:
+@partial(jax.jit, static_argnums=(3, 4))
+def _found(
+    level: _Level, basis: Array, unknowns: Array, size: tuple[int, int], cells: tuple[int, int]
+) -> tuple[Array, Array, Array, Array]:
+    """The fields of `Registration`."""
+    displacement = _field(unknowns, size, cells)
+    still, moved = jnp.zeros((len(basis), 2)), jnp.matmul(basis, unknowns, precision="highest")
+    explained, before = (1 - _unexplained(level, d) for d in (moved, still))
+    return displacement, _affine_part(displacement), explained, before
+
+
+def _squares(place: Array, size: tuple[int, int], cells: tuple[int, int]) -> np.ndarray:
     """1 on the black squares of a chequerboard whose squares are the cells of the surface, else 0, ``(pixel,)``."""
-    square = jnp.floor(place * jnp.asarray(cells) / jnp.asarray(size))
-    return 1 - square.sum(-1) % 2
+    square = np.asarray(place) // (np.asarray(size) / cells)
+    return 1 - square.sum(-1).astype(place.dtype) % 2
 
 
 def _planes(place: Array, size: tuple[int, ...]) -> Array:
@@ -386,17 +406,17 @@ def _planes(place: Array, size: tuple[int, ...]) -> Array:
     return jnp.concatenate([jnp.ones((*place.shape[:-1], 1)), centred], -1)
 
 
-def _basis(place: Array, splines: tuple[Array, ...]) -> Array:
+@partial(jax.jit, static_argnums=(1, 2))
+def _basis(place: Array, size: tuple[int, int], cells: tuple[int, int]) -> Array:
     """What every unknown adds to the displacement of pixels at ``place`` ``(pixel, 2)``: ``(pixel, 3 + control)``."""
-    rows, columns = (spline[place[:, k].astype(int)] for k, spline in enumerate(splines))
+    rows, columns = (_splines(*axis)[place[:, k].astype(int)] for k, axis in enumerate(zip(size, cells, strict=True)))
     surface = (rows[:, :, None] * columns[:, None, :]).reshape(len(place), -1)
-    return jnp.concatenate([_planes(place, (len(splines[0]), len(splines[1]))), surface], -1)
+    return jnp.concatenate([_planes(place, size), surface], -1)
 
 
-def _field(unknowns: Array, splines: tuple[Array, ...]) -> Array:
+def _field(unknowns: Array, size: tuple[int, int], cells: tuple[int, int]) -> Array:
     """The displacement of all pixels, ``(h, w, 2)``."""
-    rows, columns = splines
-    size = len(rows), len(columns)
+    rows, columns = map(_splines, size, cells)
     grid = unknowns[3:].reshape(rows.shape[1], columns.shape[1], 2)
     affine = jnp.matmul(_planes(_places(size), size), unknowns[:3], precision="highest")
     return affine + jnp.einsum("im,jn,mnk->ijk", rows, columns, grid, precision="highest")
@@ -410,6 +430,7 @@ def _affine_part(displacement: Array) -> Array:
     return jnp.stack([displacement.mean((0, 1)), down, along])
 
 
+@jax.jit
 def inverse(displacement: Array) -> Array:
     """The displacement ``(h, w, 2)`` that takes ``displacement`` back: ``p = q + inverse[q]`` where ``q = p +
     displacement[p]``, by fixed-point steps, which converge where neighbours do not change places.
@@ -426,6 +447,7 @@ def displaced(model: ObservationModel, displacement: Array) -> ObservationModel:
     return model.replace(operators=model.operators | {"lr": Displaced(spatial_response(model), displacement)})
 
 
+@jax.jit
 def mixture(observation: Observation, model: ObservationModel, displacement: Array) -> Array:
     """The scene as far as it is a mixture of the guide's bands: ``lr`` regressed on the guide as its sensor sees it,
     under a displacement ``(h, w, 2)``, and applied to the guide, ``(1, H, W, L)``.
@@ -444,6 +466,7 @@ def mixture(observation: Observation, model: ObservationModel, displacement: Arr
     return jnp.matmul(on(guide), _regress(target, mixed, weight), precision="highest")
 
 
+@jax.jit
 def aligned(observation: Observation, model: ObservationModel, displacement: Array, scene: Array) -> Array:
     """``lr`` ``(1, h, w, L)`` as a sensor in place would have seen it, for systems that take no displacement.
 
@@ -474,6 +497,7 @@ def in_place(observation: Observation, model: ObservationModel) -> Array:
     return aligned(observation, straight, displacement, mixture(observation, straight, displacement))
 
 
+@jax.jit
 def shown(displacement: Array, valid: Array | None = None) -> Array:
     """Which low-resolution pixels of the guide's grid an ``lr`` so displaced shows, ``(h, w)``.
 

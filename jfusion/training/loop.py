@@ -231,9 +231,9 @@ def train(
             devices = devices.one()
             step = make_step(players, devices, recipe.parts, dtype, observing)
         state, model = devices.replicate((state, data.model))
-        judge = make_judge(players[NETWORK], devices)
-        if first is not None and held_out is not None and history.best_step == 0:
-            best, history.best = first, judge(first, held_out, held_out_model)
+        judge = None if held_out is None else make_judge(players[NETWORK], devices, held_out, held_out_model)
+        if first is not None and judge is not None and history.best_step == 0:
+            best, history.best = first, judge(first)
         batches = devices.prefetch(chain([example], batches))
 
         last = done == steps or (done > 0 and budget is not None and spent >= budget)
@@ -251,8 +251,8 @@ def train(
             if report:
                 figures = {name if name != NETWORK else "loss": float(value) for name, value in values.items()}
                 history.losses.append(figures["loss"])
-            if look and held_out:
-                figures["validation"] = value = judge(state.players[NETWORK], held_out, held_out_model)
+            if look and judge is not None:
+                figures["validation"] = value = judge(state.players[NETWORK])
                 if math.isfinite(value) and (history.best is None or value < history.best):
                     history.best, history.best_step = value, done
                     best = jax.tree.map(jnp.copy, state.players[NETWORK])

@@ -346,12 +346,20 @@ def may_lock(step: Any, devices: Devices, state: TrainState, batch: Batch, model
     return shared and "lapack" in step.lower(state, batch, model).as_text()
 
 
-def make_judge(player: Player, devices: Devices) -> Callable[[PlayerState, Batch, ObservationModel], float]:
-    """``judge(state, images, model)``: the root mean square error of the products of all images, however many.
+def make_judge(
+    player: Player, devices: Devices, images: Batch, model: ObservationModel
+) -> Callable[[PlayerState], float]:
+    """``judge(state)``: the root mean square error of the products of all images, however many.
 
-    Pixels whose truth is not known, NaN in the target, do not count. Images are shared out over the devices; what is
-    added to make the shares even weighs nothing. Every process is given all of the images.
+    Pixels whose truth is not known, NaN in the target, do not count. Images are shared out over the devices, where they
+    stay; what is added to make the shares even weighs nothing. Every process is given all of the images.
     """
+    count, size = len(devices.devices), len(images.target)
+    rows = -(-size // count) * devices.local
+    mine = np.arange(rows) + jax.process_index() * rows
+    padded = jax.tree.map(lambda x: np.asarray(x)[np.minimum(mine, size - 1)], images)
+    placed = devices.share((padded, (mine < size).astype(np.float32)))
+    model = devices.replicate(model)
 
     @partial(jax.pmap, axis_name=AXIS, in_axes=(None, 0, 0, None), out_axes=None, devices=devices.devices)
     def parallel(state: PlayerState, images: Batch, weights: Array, model: ObservationModel) -> Array:
@@ -365,13 +373,4 @@ def make_judge(player: Player, devices: Devices) -> Callable[[PlayerState, Batch
         total = lax.psum(jnp.where(weights > 0, values, 0).sum(), AXIS)
         return jnp.sqrt(total / lax.psum(weights.sum(), AXIS))
 
-    def judge(state: PlayerState, images: Batch, model: ObservationModel) -> float:
-        count, size = len(devices.devices), len(images.target)
-        rows = -(-size // count) * devices.local
-        mine = np.arange(rows) + jax.process_index() * rows
-        weights = (mine < size).astype(np.float32)
-        padded = jax.tree.map(lambda x: np.asarray(x)[np.minimum(mine, size - 1)], images)
-        state, model = devices.replicate((state, model))
-        return float(parallel(state, devices.share(padded), devices.share(weights), model))
-
-    return judge
+    return lambda state: float(parallel(devices.replicate(state), *placed, model))

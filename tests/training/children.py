@@ -65,8 +65,8 @@ def eight() -> dict[str, float]:
         mapped = jax.jit(jax.shard_map(make_body(players), mesh=mesh, check_vma=False, **specs))
         found["shard_map"] = toys.furthest(alone, mapped(begin(players, modules), whole, data.model)[0].players)
         five = jax.tree.map(lambda x: x[:5], whole)
-        judge = make_judge(players[NETWORK], all_eight)
-        judged = judge(begin(players, modules).players[NETWORK], five, data.model)
+        judge = make_judge(players[NETWORK], all_eight, five, data.model)
+        judged = judge(begin(players, modules).players[NETWORK])
         module.eval()
         errors = (module(five.observation, data.model) - five.target) ** 2
         found["five_judged_on_eight"] = abs(judged - float(errors.mean()) ** 0.5)
