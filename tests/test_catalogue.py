@@ -149,6 +149,19 @@ def test_network_serves_its_tasks(system: System, task: str, scene: np.ndarray) 
     assert shape == data.target.shape
 
 
+@each_trained
+def test_network_computes_in_half_precision(system: System, scene: np.ndarray) -> None:
+    """Training in bfloat16 asks for it."""
+    data = pair(scene, size=(16, 16))
+
+    def product() -> jax.Array:
+        graph, state = nnx.split(tiny(system, Bands.of(data.observation, data.model)))
+        half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (state, data.observation))
+        return nnx.merge(graph, half[0])(half[1], data.model)
+
+    assert jax.eval_shape(product).shape == data.target.shape
+
+
 @pytest.mark.parametrize("system", [s for s in TRAINED if s.family == "unrolled"], ids=lambda s: s.name)
 def test_unrolled_network_passes_its_options_on(system: System, scene: np.ndarray) -> None:
     """Reports and `--exact` ask for them."""

@@ -271,7 +271,7 @@ class ADMMHFNet(nnx.Module):
         training_rank: int = 20,
         width: int | None = None,
         physics: Physics = "free",
-        unroll: Unroll = "loop",
+        unroll: Unroll = "scan",
         rngs: nnx.Rngs,
     ) -> None:
         free, width = physics == "free", width or bands.lr

@@ -270,7 +270,7 @@ class MHFNet(nnx.Module):
         prox_blocks: int = 1,
         adjust_blocks: int = 4,
         physics: Physics = "free",
-        unroll: Unroll = "loop",
+        unroll: Unroll = "scan",
         rngs: nnx.Rngs,
     ) -> None:
         check_physics(physics)
@@ -339,7 +339,7 @@ class BMHFNet(nnx.Module):
         prox_blocks: int = 2,
         adjust_blocks: int = 4,
         every: int = 14,
-        unroll: Unroll = "loop",
+        unroll: Unroll = "scan",
         rngs: nnx.Rngs,
     ) -> None:
         self.rank, self.every, self.unroll = min(rank, bands.lr), every, unroll

@@ -269,7 +269,7 @@ class SpfNet(nnx.Module):
         piece: int = 8,
         negative: bool = False,
         physics: Physics = "free",
-        unroll: Unroll = "loop",
+        unroll: Unroll = "scan",
         rngs: nnx.Rngs,
     ) -> None:
         self.inner, self.components, self.piece, self.unroll = inner, min(bands.lr, components), piece, unroll

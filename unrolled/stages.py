@@ -381,10 +381,24 @@ def _scan_stages(
             )
         return made
 
+    carry = _promoted(step, carry, states[0])
+
+    def same(carry: Carry, state: Any) -> tuple[Carry, Any]:
+        after, out = step(carry, state)
+        return jax.tree.map(lambda new, old: new.astype(old.dtype), after, carry), out
+
     if recompute:
-        step = jax.checkpoint(step, prevent_cse=False)
+        same = jax.checkpoint(same, prevent_cse=False)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    return jax.lax.scan(step, carry, stacked, length=len(stages))
+    return jax.lax.scan(same, carry, stacked, length=len(stages))
+
+
+def _promoted(step: Callable[[Carry, Any], tuple[Carry, Any]], carry: Carry, state: Any) -> Carry:
+    """The carry in dtypes that hold what stages hand on, where they compute in more than they begin with."""
+    after = jax.eval_shape(step, carry, state)[0]
+    held = jax.tree.map(lambda old, new: old.astype(jnp.promote_types(old.dtype, new.dtype)), carry, after)
+    same = jax.tree.map(jnp.result_type, held) == jax.tree.map(jnp.result_type, carry)
+    return held if same else _promoted(step, held, state)
 
 
 # Coefficients instead of bands ----------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
 from jfusion.classical.hypersharpening import known_response, shared_response, srf
 from jfusion.classical.subspace import noise_variance, posterior_mean
 from jfusion.operators import Observation, ObservationModel, upsample
+from jfusion.operators.linear import single
 from jfusion.tasks import SPATIOSPECTRAL
 from unrolled.stages import Basis, Convolutions, Options, Stages, Unroll, finish, run_stages, spectral_step
 
@@ -147,6 +148,7 @@ class SUN(nnx.Module):
         Raises:
             InputError: the spatial or the spectral response is not known.
         """
+        observation = single(observation)
         lr, guide = observation["lr"], observation["guide"]
         response, weights = shared_response(known_response(model)), srf(model)
         mean, vectors, deviation = principal_components(lr, min(self.rank, lr.shape[-1]))

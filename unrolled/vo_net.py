@@ -65,6 +65,7 @@ from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
 from jfusion.classical.hypersharpening import guide_per_band, known_response
 from jfusion.classical.pixels import band_mean, band_std, ratio_or_one
 from jfusion.operators import Decimate, Observation, ObservationModel, SpatialResponse, otf, upsample
+from jfusion.operators.linear import single
 from jfusion.tasks import SPATIOSPECTRAL
 from unrolled.closed_form import LinearPhysics
 from unrolled.lr_sensor import LrSensor
@@ -115,7 +116,7 @@ def solve(terms: Terms, lr: Array, response: SpatialResponse, alpha: Array, *, r
     Raises:
         InputError: the PSF is larger than the image.
     """
-    network, gain, trust = terms
+    (network, gain, trust), lr = single((terms, lr))
     size = network.shape[-3:-1]
     blur, decimate = response.blur, Decimate(response.ratio, response.phase)
     observed, seen = decimate.T(lr), decimate.T(jnp.ones((*lr.shape[-3:-1], 1), lr.dtype))

@@ -13,6 +13,7 @@ from jax import Array
 from jfusion.errors import InputError
 
 C = TypeVar("C")
+T = TypeVar("T")
 
 
 def static_field(**kwargs: Any) -> Any:
@@ -143,6 +144,11 @@ def dot_test(operator: LinearOperator, shape: tuple[int, ...], key: Array, dtype
         return jnp.abs(inner(ax, y) - inner(x, operator.T(y))) / jnp.where(scale > 0, scale, 1)
 
     return float(mismatch(operator))
+
+
+def single(tree: T) -> T:
+    """Arrays in float32 at least, which Fourier transforms and decompositions need."""
+    return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), tree)
 
 
 def as_image(x: Array | np.ndarray, what: str) -> Array:

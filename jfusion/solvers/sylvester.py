@@ -16,7 +16,7 @@ from jax import Array
 
 from jfusion.errors import InputError
 from jfusion.operators import BlockAverage, LinearOperator, Observation, ObservationModel, SpatialResponse
-from jfusion.operators.linear import as_image
+from jfusion.operators.linear import as_image, single
 from jfusion.operators.spectral import SpectralResponse
 
 
@@ -65,7 +65,8 @@ def _solve_shifted(matrix: Array, shift: Array | float, rhs: Array) -> Array:
 
 
 def _correct(response: LinearOperator, lr: Array, srf: Array, guide: Array, mu: Array | float) -> Array:
-    """The solution of ``(H'H + R'R + mu) x = H' lr + R' guide``."""
+    """The solution of ``(H'H + R'R + mu) x = H' lr + R' guide``, in float32 at least."""
+    lr, guide = single((lr, guide))
     gram = _product(srf, srf.T)
     detail = _solve_shifted(gram, mu, guide)
     misfit = lr - _product(response(detail), srf)
