@@ -300,9 +300,11 @@ def at_once(function: Callable[[Array], Array], *images: Array) -> list[Array]:
 
 
 def joint_loss(module: RecurrentAttentionFusion, pair: Pair, key: Array) -> tuple[Array, Array]:
-    """`lr_evidence` and, on two patches, ``|R D(c) - Z|^2 / (2 sigma^2) + n log sigma + 1e-3 KL`` with learned sigma.
+    """`lr_evidence` and, on two patches, ``|R D(c) - Z|^2 / (2 sigma^2) + l log sigma + 1e-3 KL`` with learned sigma.
 
-    There are n numbers in the patches; the output is X for the mean codes.
+    The guide has l bands. A normal law of all the numbers in the patches would ask for as many times log sigma; sigma
+    then falls to the residual, and next to so sharp a Z nothing holds the spectra to Y, whose variance is 1. This is
+    the release's form, where sigma is the wider the more numbers there are. The output is X for the mean codes.
     """
     observed, height, width = pair.observation, *pair.observation["guide"].shape[1:3]
     places, *keys = jax.random.split(key, 3)
@@ -315,7 +317,7 @@ def joint_loss(module: RecurrentAttentionFusion, pair: Pair, key: Array) -> tupl
     image, spectra = at_once(module.decode, *(drawn(code, k) for code, k in zip(codes, keys, strict=True)))
     sigma = module.noise[...]
     error = jnp.square((pair.model["guide"](spectra) - guide) * jnp.exp(-sigma))
-    evidence = 0.5 * jnp.sum(error * weight) + guide.shape[-1] * weight.sum() * sigma
+    evidence = 0.5 * jnp.sum(error * weight) + guide.shape[-1] * sigma
     loss = lr_evidence(codes[0], image, observed["lr"], pair.weight["lr"])
     product = module(observed["guide"], observed["upsampled"])
     return loss + evidence + DIVERGENCE * divergence(codes[1], weight), product
@@ -377,13 +379,12 @@ RAFNET = System(
         tiny={"local": 4, "width": 4, "attention": 4},
         compact={"local": 10, "width": 10, "attention": 15},
     ),
-    differences="The groups are read one after the other; the release mixes their features before. The logarithm of "
-    "the guide's deviation counts once for each number of the patches, not once for each band. Attention is divided "
-    "by the root of its own features. Patches are drawn anywhere, not at every twelfth pixel, and the number of steps "
-    "does not grow with the image. The bands are parted half way between the centroids of the guide's responses, "
-    "where the release has fixed groups. Y is interpolated with the pair's own phase. The last parameters are taken, "
-    "where the release leaves the choice of a checkpoint to its user. The pair is scaled to a largest magnitude of "
-    "one.",
+    differences="The groups are read one after the other; the release mixes their features before. Attention is "
+    "divided by the root of its own features. Patches are drawn anywhere, not at every twelfth pixel, and the number "
+    "of steps does not grow with the image. The bands are parted half way between the centroids of the guide's "
+    "responses, where the release has fixed groups. Y is interpolated with the pair's own phase. The last parameters "
+    "are taken, where the release leaves the choice of a checkpoint to its user. The pair is scaled to a largest "
+    "magnitude of one.",
     parameters=(86_474, Bands(103, 4, 4)),
     needs_model=True,
     local=None,
