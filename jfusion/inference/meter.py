@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import jax
-
 INTERVAL = 0.01
 
 
@@ -33,6 +31,8 @@ def resident_mib() -> float | None:
 
 def used_mib() -> float | None:
     """Memory of the local devices that is in use, in MiB, where they count it (GPU, TPU), else `resident_mib`."""
+    import jax
+
     counts = [device.memory_stats() for device in jax.local_devices()]
     if all(counts):
         return sum(count["bytes_in_use"] for count in counts) / 2**20
