@@ -178,7 +178,7 @@ class Cost:
     Attributes:
         steps: that were taken.
         seconds: of all sittings together, with what a kill has undone.
-        peak_memory_mib: resident memory above the start's, the largest of all sittings that came to an end; None where
+        peak_memory_mib: memory above the start's, the largest of all sittings that came to an end; None where
             the system does not say.
     """
 

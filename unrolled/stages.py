@@ -38,7 +38,8 @@ Weights = Mapping[str, Array | float]
 
 Unroll = Literal["loop", "scan", "remat"]
 """How the stages are laid out: one after the other in the program; as one stage in `jax.lax.scan`, which compiles once;
-the same with what is inside a stage recomputed in the backward pass, which keeps only what stages hand on."""
+the same with what is inside a stage recomputed in the backward pass, which keeps only what stages hand on. What is
+faster differs from network to network (``experiments.benchmarks --parts layouts``), and so does their default."""
 
 Carry = TypeVar("Carry")
 

@@ -64,6 +64,9 @@ UNROLLED: tuple[Case, ...] = (
     Case("gppnn", lr=4, guide=1, ratio=4, patch=64, batch=4),
     Case("vp_net", lr=4, guide=1, ratio=4, patch=64, batch=4),
     Case("lgteun", lr=4, guide=1, ratio=4, patch=64, batch=4, sizes={"stages": 4, "field": 64}),
+    Case("admm_hfnet", lr=4, guide=1, ratio=4, patch=64, batch=4),
+    Case("spfnet", lr=4, guide=1, ratio=4, patch=64, batch=4),
+    Case("mhf_net", lr=31, guide=3, ratio=32, patch=96, batch=2),
 )
 """Networks whose stages can be laid out in several ways."""
 

@@ -37,7 +37,7 @@ class Run:
         model: the observation model that was used, with its estimated parts; of a pair that was registered, `lr` is
             `Displaced`.
         seconds: wall-clock, with training, fitting and compilation.
-        peak_memory_mib: resident memory above the start's, None where the system does not say.
+        peak_memory_mib: memory above the start's, see `jfusion.inference.meter`; None where the system does not say.
         parameters: of the network, None for a classical system.
         note: how the system came to be ready.
         network: the trained network, None for other kinds.

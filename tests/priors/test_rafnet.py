@@ -1,5 +1,7 @@
 """RAFnet: its groups, its cells, its codes and its patches."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from flax import nnx
 from jfusion.catalogue import Bands
 from jfusion.errors import InputError
 from jfusion.operators import Grid, ObservationModel, SpectralResponse
+from priors.pair import Pair
 from priors.rafnet import (
     BothWays,
     Gru,
@@ -17,6 +20,7 @@ from priors.rafnet import (
     divergence,
     even_split,
     fit_rafnet,
+    joint_loss,
     response_split,
 )
 
@@ -76,6 +80,22 @@ def test_pixels_of_several_images_go_together():
     doubled = at_once(lambda pixels: 2 * pixels[:, :1], *images)
     for made, image in zip(doubled, images, strict=True):
         np.testing.assert_array_equal(made, 2 * image[..., :1])
+
+
+def test_guides_deviation_counts_once_a_band():
+    """Where sigma is so large that no error counts, the loss grows with its logarithm by the guide's bands alone."""
+    rng = np.random.default_rng(0)
+    images = {"lr": rng.random((1, 2, 2, 4)), "guide": rng.random((1, 4, 4, 3)), "upsampled": rng.random((1, 4, 4, 4))}
+    observation = {name: jnp.asarray(image, jnp.float32) for name, image in images.items()}
+    model = ObservationModel({"lr": None, "guide": SpectralResponse(jnp.full((3, 4), 0.25))}, Grid.nested(2))
+    pair = dataclasses.replace(Pair.of(observation, model), observation=observation)
+    module = RecurrentAttentionFusion(Bands(4, 3, 2), local=2, width=2, attention=2, rngs=nnx.Rngs(0))
+
+    def loss(sigma: float) -> float:
+        module.noise[...] = jnp.asarray(sigma)
+        return float(joint_loss(module, pair, jax.random.key(0))[0])
+
+    np.testing.assert_allclose(loss(30.0) - loss(20.0), 10 * 3, rtol=1e-4)
 
 
 def test_response_must_be_known():
