@@ -31,7 +31,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import tyro
 
 from experiments.gather import Entry, Finished, command, entries, environments, options, read, section, unlike
@@ -40,7 +39,6 @@ from experiments.runner import SHOWN, Experiment, contest_on, ground
 from jfusion import catalogue
 from jfusion.cli import answered, use_all_cores
 from jfusion.data import readers
-from jfusion.demo import facts
 from jfusion.errors import InputError, JFusionError, RunError
 from jfusion.files import check_output, replaced
 from jfusion.inference.evaluate import CONVENTIONS
@@ -394,7 +392,7 @@ class Scene:
 
     def section(self, out: Path) -> SceneSection:
         """What the page, which lies in ``out``, says; it shows the products whose files are there."""
-        results, test, outline = self.finished(), self.where.test, self.where.outline
+        results = self.finished()
         found = entries([result for _, result in results], self.rows())
         files: dict[str, Path] = {}
         for folder, rows in [(self.classical, self.rows()), *((run.experiment.out, r.rows) for run, r in results)]:
@@ -404,20 +402,13 @@ class Scene:
         shown = [entry.row for entry in found if entry.row.system in files]
         unrolled = next((row.system for row in shown if row.family == "unrolled"), "")
         best = next((run for run, _ in results if run.system == unrolled), None)
-        return SceneSection(
-            title=self.where.name + ", blind" * self.blind,
-            text="",
-            facts=facts(outline, ratio=test.model.ratio),
-            inputs={key: np.asarray(observed[0]) for key, observed in test.observation.items()},
-            rgb=outline.rgb_bands(),
+        return self.where.section(
+            self.where.name + ", blind" * self.blind,
             products={row.system: readers.read(files[row.system]).physical() for row in shown},
-            reference=self.where.reference,
-            wavelengths=outline.wavelengths,
             rows=[with_note(entry) for entry in found],
             stages=stages_of(best, self.where) if best else (),
             stages_system=unrolled,
             downloads=[(row.system, files[row.system].relative_to(out).as_posix()) for row in shown],
-            unit=self.where.unit,
         )
 
 

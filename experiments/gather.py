@@ -283,7 +283,8 @@ def markdown_line(cells: Iterable[str]) -> str:
 
 
 def _told(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
+    told = {name: " ".join(map(str, v)) if isinstance(v, list) else v for name, v in values.items() if v is not None}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in told.items())
 
 
 def main(runs: Sequence[Path], out: Path) -> None:

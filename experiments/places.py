@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jfusion.data import scenes
-from jfusion.data.scene import Scene
+from jfusion.data.scene import Scene, rgb_at
 from jfusion.data.simulate import Protocol, Region, Simulation, cut, reduce, simulate
 from jfusion.demo import LEFT, RIGHT
+from jfusion.demo import facts as about
 from jfusion.errors import InputError
 from jfusion.inference.pair import make_pair
+from jfusion.report.compare import srf_matrix
+from jfusion.report.content import SceneSection
+from jfusion.report.results import Row
 
 REGIONS: dict[str, tuple[Region, Region]] = {
     "jasper_ridge": (LEFT, RIGHT),
@@ -48,6 +53,32 @@ class Judged:
     def reference(self) -> np.ndarray:
         """The truth, ``(height, width, band)``."""
         return np.asarray(self.test.target[0])
+
+    def section(
+        self, title: str, rows: Sequence[Row], products: Mapping[str, np.ndarray], *, facts: Any = None, **more: Any
+    ) -> SceneSection:
+        """What a page says about the pair.
+
+        Args:
+            title, rows, products: of the section.
+            facts: beside ratio and licence.
+            more: other attributes of the section.
+        """
+        wavelengths, srf = self.outline.wavelengths, srf_matrix(self.test.model)
+        guide_rgb = None if wavelengths is None or srf is None else rgb_at(srf @ wavelengths / srf.sum(1))
+        return SceneSection(
+            title=title,
+            facts=about(self.outline, ratio=self.test.model.ratio, **(facts or {})),
+            inputs={key: np.asarray(image[0]) for key, image in self.test.observation.items()},
+            rgb=self.outline.rgb_bands(),
+            guide_rgb=guide_rgb,
+            products=products,
+            reference=self.reference,
+            wavelengths=wavelengths,
+            rows=rows,
+            unit=self.unit,
+            **({"text": ""} | more),
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

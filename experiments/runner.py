@@ -32,7 +32,7 @@ from jfusion import catalogue
 from jfusion.catalogue import Classical, Fitted, Trained
 from jfusion.data import builders, scenes
 from jfusion.data.simulate import Protocol, Region
-from jfusion.demo import JASPER, facts
+from jfusion.demo import JASPER
 from jfusion.errors import InputError
 from jfusion.files import check_output, replaced
 from jfusion.inference.evaluate import CONVENTIONS
@@ -374,22 +374,15 @@ def section_of(
     experiment: Experiment, name: str, image: Judged, trials: Mapping[str, Trial], network: Network | None
 ) -> SceneSection:
     """What the page says about one image."""
-    test, outline = image.test, image.outline
     unrolled = network is not None and catalogue.get(name).family == "unrolled"
-    return SceneSection(
-        title=image.name,
-        text="",
-        facts=facts(outline, ratio=test.model.ratio, sizes=experiment.sizes, seed=experiment.seed),
-        inputs={key: np.asarray(observed[0]) for key, observed in test.observation.items()},
-        rgb=outline.rgb_bands(),
+    return image.section(
+        image.name,
+        facts={"sizes": experiment.sizes, "seed": experiment.seed},
         products={key: trial.product for key, trial in trials.items()},
-        reference=image.reference,
-        wavelengths=outline.wavelengths,
         rows=rows_of(trials),
-        stages=stage_views(network, test.observation, trials[name].run.model) if unrolled and network else (),
+        stages=stage_views(network, image.test.observation, trials[name].run.model) if unrolled and network else (),
         stages_system=name if unrolled else "",
         downloads=[(key, trial.row.product) for key, trial in trials.items()],
-        unit=image.unit,
     )
 
 

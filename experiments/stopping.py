@@ -34,7 +34,6 @@ from experiments.uncertainty import ground
 from jfusion import catalogue
 from jfusion.catalogue import Fitter
 from jfusion.cli import answered, use_all_cores
-from jfusion.demo import facts
 from jfusion.errors import InputError
 from jfusion.files import check_output, replaced
 from jfusion.inference.evaluate import CONVENTIONS, against_reference
@@ -292,18 +291,12 @@ def section(case: str, where: Judged, outcome: Outcome) -> SceneSection:
     behind = [f"{row.system} {row.metrics['dB behind the oracle']:+z.2f} dB" for row in outcome.rows[1:]]
     steps = np.array(outcome.steps)
     curves = {"fit": np.array(outcome.psnr), ORACLE: np.full(len(steps), best)}
-    return SceneSection(
-        title=case,
+    return where.section(
+        case,
         text=f"The truth would stop at {oracle.note}. Behind that: {', '.join(behind)}; what is below zero is better "
         "than every look, by its average or by its pixels.",
-        facts=facts(where.outline, ratio=where.test.model.ratio),
-        inputs={key: np.asarray(image[0]) for key, image in where.test.observation.items()},
-        rgb=where.outline.rgb_bands(),
         products=outcome.products,
-        reference=where.reference,
-        wavelengths=where.outline.wavelengths,
         rows=outcome.rows,
-        unit=where.unit,
         plots=[
             lines(
                 f"{case.replace('/', '-').replace('_', '-')}-psnr", "the truth along the fit", steps, curves,

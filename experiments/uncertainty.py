@@ -24,7 +24,7 @@ from experiments.places import Judged, place
 from jfusion import catalogue
 from jfusion.cli import answered, use_all_cores
 from jfusion.data.simulate import Protocol, Region
-from jfusion.demo import JASPER, facts
+from jfusion.demo import JASPER
 from jfusion.errors import InputError
 from jfusion.files import check_output, replaced
 from jfusion.inference.evaluate import CONVENTIONS, against_reference
@@ -164,16 +164,11 @@ def section(case: str, where: Judged, found: Calibrated, measured: Coverage) -> 
     name, product = case.partition("/")[2], np.asarray(found.fit.product[0])
     observation, row = where.test.observation, catalogue.get(name)
     metrics = against_reference(product, where.reference, where.test.model.ratio, where.data_range)
-    return SceneSection(
-        title=case,
+    return where.section(
+        case,
         text=f"Of the pixels and bands, {measured.covered:.1%} lie within the interval of {measured.level:.0%}. A good "
         "map of half widths is bright where the map of errors is.",
-        facts=facts(where.outline, ratio=where.test.model.ratio),
-        inputs={key: np.asarray(image[0]) for key, image in observation.items()},
-        rgb=where.outline.rgb_bands(),
         products={name: product},
-        reference=where.reference,
-        wavelengths=where.outline.wavelengths,
         rows=[
             Row(
                 scene=where.name,
@@ -189,7 +184,6 @@ def section(case: str, where: Judged, found: Calibrated, measured: Coverage) -> 
                 reference=None,
             )
         ],
-        unit=where.unit,
         half_widths={name: np.asarray(found.half_width(measured.level)[0]).mean(-1)},
         level=measured.level,
     )

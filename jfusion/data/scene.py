@@ -15,6 +15,24 @@ VISIBLE = (400.0, 710.0)
 _ALIASES = {"red": ("red", "r"), "green": ("green", "g"), "blue": ("blue", "b")}
 
 
+def rgb_at(wavelengths: np.ndarray) -> tuple[int, int, int]:
+    """Indices of three bands to show as red, green and blue.
+
+    True colour where three bands are visible; otherwise three spread over the range, long wavelengths red. One band, or
+    two, repeat.
+
+    Args:
+        wavelengths: band centres in nm, `(band,)`; not finite where a band has none, which is then not shown.
+    """
+    known = np.flatnonzero(np.isfinite(wavelengths))
+    centres = wavelengths[known]
+    nearest = [int(np.argmin(np.abs(centres - centre))) for _, centre in TRUE_COLOUR]
+    if ((centres >= VISIBLE[0]) & (centres <= VISIBLE[1])).sum() < 3 or len(set(nearest)) < 3:
+        order = np.argsort(centres, kind="stable")
+        nearest = [int(order[-1]), int(order[(len(order) - 1) // 2]), int(order[0])]
+    return tuple(int(known[k]) for k in nearest)  # type: ignore[return-value]
+
+
 @dataclass(frozen=True, eq=False)
 class Scene:
     """One image with its metadata.
@@ -171,15 +189,11 @@ class Scene:
     def rgb_bands(self) -> tuple[int, int, int]:
         """Indices of three bands to show as red, green and blue.
 
-        True colour by wavelength, then by band name; otherwise false colour: three bands spread over the range, long
-        wavelengths red. One band, or two, repeat.
+        By wavelength (`rgb_at`), then by band name; otherwise three bands spread over all, the last red.
         """
-        if self.wavelengths is not None:
-            visible = (self.wavelengths >= VISIBLE[0]) & (self.wavelengths <= VISIBLE[1])
-            nearest = [int(np.argmin(np.abs(self.wavelengths - centre))) for _, centre in TRUE_COLOUR]
-            if visible.sum() >= 3 and len(set(nearest)) == 3:
-                return nearest[0], nearest[1], nearest[2]
-        elif self.band_names is not None:
+        if self.wavelengths is not None and np.isfinite(self.wavelengths).any():
+            return rgb_at(self.wavelengths)
+        if self.band_names is not None:
             lower = [name.lower() for name in self.band_names]
             named = [
                 next((lower.index(alias) for alias in _ALIASES[colour] if alias in lower), None)
@@ -187,9 +201,8 @@ class Scene:
             ]
             if None not in named:
                 return tuple(named)  # type: ignore[return-value]
-        order = np.arange(self.bands) if self.wavelengths is None else np.argsort(self.wavelengths, kind="stable")
         last = self.bands - 1
-        return int(order[last]), int(order[last // 2]), int(order[0])
+        return last, last // 2, 0
 
     def quicklook(self) -> np.ndarray:
         """`(height, width, 3)` uint8: `rgb_bands`, stretched jointly between their 2nd and 98th percentile."""

@@ -97,6 +97,7 @@ def report_pair(
         | ({} if fused.registration is None else {"registration": str(fused.registration)}),
         inputs={key: np.asarray(image[0]) for key, image in pair.observation.items()},
         rgb=pair.lr.rgb_bands(),
+        guide_rgb=pair.guide.rgb_bands(),
         products={fused.system: product.physical()},
         reference=None,
         wavelengths=pair.lr.wavelengths,
