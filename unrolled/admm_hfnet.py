@@ -56,10 +56,11 @@ import optax
 from flax import nnx
 from jax import Array
 
-from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
+from jfusion.catalogue import Bands, Original, Paper, Recipe, System, Table, Trained
 from jfusion.classical.pixels import subspace
 from jfusion.layers.conv import Conv, ConvTranspose
 from jfusion.layers.init import tf_truncated_normal, tf_variance_scaling
+from jfusion.layers.layouts import number, slim_layer, tensorflow_transposed_kernel
 from jfusion.operators import Observation, ObservationModel, upsample
 from jfusion.solvers.prox import soft_threshold
 from jfusion.tasks import SPATIOSPECTRAL
@@ -75,6 +76,13 @@ NUMBERS = {
     **dict.fromkeys(("e1", "e2", "e3", "e4"), 1 / 4),
 }  # fmt: skip
 """The numbers of a stage, as they start where the responses are linear: penalties 1, steps one over the curvature."""
+
+
+RELEASED = (
+    *(f"t{k}" for k in range(6)), *(f"h{k}" for k in range(4)), "g0", "g1", "eta1", "eta2", "eta3", "mu1", "mu2", "mu3",
+    *(f"d{k}" for k in range(1, 5)),
+)  # fmt: skip
+"""What the release calls the numbers of a stage."""
 
 
 def factors(ratio: int) -> tuple[int, int]:
@@ -333,6 +341,40 @@ def _adam(steps: int) -> optax.GradientTransformation:
     return optax.adam(optax.piecewise_constant_schedule(4e-4, {steps // 8: 0.5, 3 * steps // 8: 0.5}))
 
 
+def _back_projection(ours: str, theirs: str) -> Table:
+    table: Table = {}
+    for k, place in enumerate((1, 3)):
+        table |= slim_layer(f"{ours}/enlarge/{k}", f"{theirs}/output{place}", tensorflow_transposed_kernel)
+        for j in range(3):
+            table |= slim_layer(f"{ours}/adjust/{k}/residual/layers/{j}", f"{theirs}/prior{place}/output{j + 1}")
+    return table
+
+
+def _stage(k: int) -> Table:
+    sensors, n = f"stages/{k}/sensors/free", k + 1
+    return (
+        slim_layer(f"{sensors}/lr/0/layers/0", f"BD_stage{n}/output1")
+        | slim_layer(f"{sensors}/lr/0/layers/1", f"BD_stage{n}/output3")
+        | _back_projection(f"{sensors}/lr/1", f"BDT_stage{n}")
+        | slim_layer(f"{sensors}/guide/0/layers/0", f"spectral_down_stage{n}/z_es")
+        | slim_layer(f"{sensors}/guide/1", f"spectral_up_stage{n}/EZ")
+        | {f"stages/{k}/numbers/{j}": (f"stage{n}_{name}", number) for j, name in enumerate(RELEASED)}
+    )
+
+
+def _release(network: ADMMHFNet) -> Table:
+    """The names in the release, whose physics is free."""
+    table = (
+        slim_layer("start/shrink/layers/0", "BD_stage0/output1")
+        | slim_layer("start/guide", "spectral_up_stage0/EZ")
+        | _back_projection("start/lr", "BDT_stage0")
+        | slim_layer("mix", "final")
+    )
+    for k in range(len(network.stages)):
+        table |= _stage(k)
+    return table
+
+
 ADMM_HFNET = System(
     name="admm_hfnet",
     title="ADMM-HFNet",
@@ -363,6 +405,17 @@ ADMM_HFNET = System(
         ),
         tiny={"stages": 2, "width": 4},
         compact={"stages": 2, "width": 32},
+        originals=(
+            Original(
+                file="models/CAVEMAT/-N of the release, for CAVE at ratio 8; its readme promises the file, which the "
+                "repository does not hold",
+                table=_release,
+                bands=Bands(31, 3, 8),
+                scale=1,
+                unused=r"BD_stage0/output3/.*",
+                note="Images go from 0 to 1, to which the release clips its products.",
+            ),
+        ),
     ),
     differences="What reaches nothing there (34,627 parameters) is left out. Ratios are whole numbers, bridged by two "
     "of their divisors. Nothing is clipped.",

@@ -35,8 +35,9 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import glorot_uniform
 
-from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
+from jfusion.catalogue import Bands, Original, Paper, Recipe, System, Table, Trained
 from jfusion.layers.dncnn import DnCNN
+from jfusion.layers.layouts import keras_batch_norm, keras_layer
 from jfusion.operators import Observation, ObservationModel, upsample
 from jfusion.tasks import SPATIOSPECTRAL
 from unrolled.closed_form import LinearPhysics, LinearSensors
@@ -53,6 +54,7 @@ class DHSIS(nnx.Module):
         bands: of the pair.
         width: channels inside N.
         depth: convolutions of N.
+        eta: trust in the prior of a solve.
         physics: "exact" or "learned".
 
     Raises:
@@ -60,8 +62,16 @@ class DHSIS(nnx.Module):
     """
 
     def __init__(
-        self, bands: Bands, *, width: int = 64, depth: int = 16, physics: LinearPhysics = "exact", rngs: nnx.Rngs
+        self,
+        bands: Bands,
+        *,
+        width: int = 64,
+        depth: int = 16,
+        eta: float = ETA,
+        physics: LinearPhysics = "exact",
+        rngs: nnx.Rngs,
     ) -> None:
+        self.eta = eta
         self.sensors = LinearSensors(physics, bands)
         self.residual = DnCNN(
             bands.lr, width=width, depth=depth, momentum=0.99, epsilon=1e-3, kernel_init=glorot_uniform(), rngs=rngs
@@ -70,7 +80,7 @@ class DHSIS(nnx.Module):
     def learn(self, observation: Observation, model: ObservationModel, running: bool | None = None) -> list[Array]:
         """``[X_in, X_cnn]``, each ``(batch, height, width, band)``; ``running`` as in `ConvNorm`."""
         prior = upsample(observation["lr"], model.grid)
-        solved = closed_form_step(prior, observation, self.sensors(model), ETA)
+        solved = closed_form_step(prior, observation, self.sensors(model), self.eta)
         return [solved, solved + self.residual(solved, running)]
 
     def __call__(self, observation: Observation, model: ObservationModel, **options: Unpack[Options]) -> Array | Stages:
@@ -82,7 +92,7 @@ class DHSIS(nnx.Module):
             InputError: the physics is exact, and the spatial or the spectral response is not known.
         """
         estimates = self.learn(observation, model, running=True)
-        estimates.append(closed_form_step(estimates[-1], observation, self.sensors(model), ETA))
+        estimates.append(closed_form_step(estimates[-1], observation, self.sensors(model), self.eta))
         return finish(estimates, observation, model, **options)
 
 
@@ -90,6 +100,19 @@ def residual_loss(network: DHSIS, observation: Observation, model: ObservationMo
     """Mean squared error of X_cnn, with the misfit of the responses where they are learned."""
     estimate = network.learn(observation, model)[-1]
     return jnp.mean((estimate - target) ** 2) + network.sensors.misfit(observation, model, target)
+
+
+def _layer(ours: str, number: int) -> Table:
+    return keras_layer(f"residual/{ours}", f"conv{number}/conv{number}")
+
+
+def _release(network: DHSIS) -> Table:
+    """The names in the release, whose network is N alone."""
+    table = _layer("first", 11) | _layer("last", 30)
+    for k in range(len(network.residual.inner)):
+        name, inner = f"conv{k + 12}_bn", f"inner/{k}"
+        table |= _layer(f"{inner}/conv", k + 12) | keras_batch_norm(f"residual/{inner}/norm", f"{name}/{name}", ":0")
+    return table
 
 
 DHSIS_SYSTEM = System(
@@ -119,6 +142,18 @@ DHSIS_SYSTEM = System(
         ),
         tiny={"width": 4, "depth": 3},
         compact={"width": 32, "depth": 6},
+        originals=(
+            Original(
+                file="deepcnn_res_noise.h5, which deep_cnn.py of the release saves, for CAVE at ratio 8; it comes "
+                "without weights",
+                table=_release,
+                bands=Bands(31, 3, 8),
+                scale=1,
+                sizes={"eta": 5e-5},
+                note="Images go from 0 to 1. The X_in that it was trained on starts from an interpolated image that is "
+                "shifted by three pixels.",
+            ),
+        ),
     ),
     differences="The weight of the prior is the paper's 5e-4, the release has 5e-5. The interpolation knows where the "
     "low-resolution pixels lie, where the release's is shifted. The first solution is found on the patch, not on the "

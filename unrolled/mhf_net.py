@@ -325,6 +325,7 @@ class BMHFNet(nnx.Module):
         bands: of the pair.
         stages, rank, prox_blocks, adjust_blocks, unroll: see `MHFNet`.
         every: each of so many bands of the prediction guides the up-samplers.
+        sums: the sign of B, see `pair_factors`.
 
     Raises:
         InputError: a ratio of 1.
@@ -339,10 +340,11 @@ class BMHFNet(nnx.Module):
         prox_blocks: int = 2,
         adjust_blocks: int = 4,
         every: int = 14,
+        sums: bool = False,
         unroll: Unroll = "scan",
         rngs: nnx.Rngs,
     ) -> None:
-        self.rank, self.every, self.unroll = min(rank, bands.lr), every, unroll
+        self.rank, self.every, self.sums, self.unroll = min(rank, bands.lr), every, sums, unroll
         chosen, scales = len(range(0, bands.lr, every)), len(factors(bands.ratio)) - 1
         self.priors = Shrink(chosen, bands.ratio) if scales > 0 else None
         features = [*[2 * chosen] * scales, bands.guide]
@@ -356,7 +358,7 @@ class BMHFNet(nnx.Module):
         """Product, estimates stacked, the prediction from the guide, and the last residual."""
         lr, guide = observation["lr"], observation["guide"]
         response = model["lr"]
-        predict, spectra = pair_factors(lr, response(guide), self.rank)
+        predict, spectra = pair_factors(lr, response(guide), self.rank, self.sums)
         predicted = mix(guide, predict)
         smaller = [] if self.priors is None else self.priors(predicted[..., :: self.every])[:-1]
         guides = [guide, *smaller][::-1]
@@ -402,22 +404,24 @@ class Shrink(nnx.Module):
         return scales
 
 
-def pair_factors(lr: Array, guide: Array, rank: int) -> tuple[Array, Array]:
+def pair_factors(lr: Array, guide: Array, rank: int, sums: bool = False) -> tuple[Array, Array]:
     """A by least squares of ``lr`` on the degraded guide, B from the singular vectors of what that leaves.
 
     Args:
         lr: ``(batch, h, w, band)``.
         guide: the guide as the low-resolution sensor sees it, ``(batch, h, w, guide band)``.
         rank: rows of B.
+        sums: whether the sum of each row of B is positive and not its largest entry.
 
     Returns:
-        A ``(batch, guide band, band)`` and B ``(batch, rank, band)``, the largest entry of each row of B positive. Rows
-        without energy are zero.
+        A ``(batch, guide band, band)`` and B ``(batch, rank, band)``. Rows without energy are zero.
     """
     predict = least_squares(lr, guide)
     left = lr - mix(guide, predict)
     size = [jnp.sqrt(jnp.sum(image**2, (1, 2, 3), keepdims=True)) for image in (left, lr)]
     vectors = signed_subspace(jnp.where(size[0] > NEGLIGIBLE * size[1], left, 0), rank)
+    if sums:
+        vectors = jnp.where(vectors.sum(1, keepdims=True) < 0, -vectors, vectors)
     return predict, jnp.swapaxes(vectors, 1, 2)
 
 
@@ -498,6 +502,13 @@ def _up_sampler(ours: str, theirs: str, network: UpSampler) -> Table:
     return table
 
 
+def _solution(solution: Solution) -> Table:
+    table = _chain("solution/adjust", "FinalAjust/resCNN_101", len(solution.adjust.blocks))
+    for k, prox in enumerate(solution.prox, 1):
+        table |= _chain(f"solution/prox/{k - 1}", f"Pri{k}/resCNN_{k}", len(prox.blocks))
+    return table
+
+
 def _release(network: MHFNet) -> Table:
     """The names in the release of CMHF."""
     table: Table = {"predict": ("YA1/A", tensorflow_pointwise_matrix), "spectra": ("B", tensorflow_pointwise_matrix)}
@@ -505,9 +516,23 @@ def _release(network: MHFNet) -> Table:
         table[f"response/kernels/{k}"] = f"TheCsX/Cfilter{k + 1 if k else ''}", as_is
     for k, enlarge in enumerate(network.enlarge):
         table |= _up_sampler(f"enlarge/{k}", f"E{k + 1}", enlarge)
-    for k, prox in enumerate(network.solution.prox, 1):
-        table |= _chain(f"solution/prox/{k - 1}", f"Pri{k}/resCNN_{k}", len(prox.blocks))
-    return table | _chain("solution/adjust", "FinalAjust/resCNN_101", len(network.solution.adjust.blocks))
+    return table | _solution(network.solution)
+
+
+def _shrink(ours: str, theirs: str, network: Shrink) -> Table:
+    table: Table = {f"{ours}/first": (theirs, as_is)}
+    for k in range(len(network.kernels)):
+        table[f"{ours}/kernels/{k}"] = f"{theirs}{k}", as_is
+    return table
+
+
+def _blind_release(network: BMHFNet) -> Table:
+    """The names in the release of BMHF."""
+    table = {} if network.priors is None else _shrink("priors", "GetPrior", network.priors)
+    for k, (shrink, enlarge) in enumerate(zip(network.shrink, network.enlarge, strict=True)):
+        table |= _shrink(f"shrink/{k}", f"E{k + 1}/downAdj", shrink)
+        table |= _up_sampler(f"enlarge/{k}", f"E{k + 1}", enlarge)
+    return table | _solution(network.solution)
 
 
 MHF_NET = System(
@@ -568,12 +593,27 @@ BMHF_NET = System(
         ),
         tiny={"stages": 2, "rank": 2, "prox_blocks": 1, "adjust_blocks": 1},
         compact={"stages": 4, "rank": 8},
+        originals=(
+            Original(
+                file="BMHF-net/temp/CAVE_Exam/model-epoch-40, which the readme of the release links, for CAVE at ratio "
+                "32; that for Pavia takes other bands as guides",
+                table=_blind_release,
+                bands=Bands(31, 3, 32),
+                scale=1,
+                sizes={"sums": True},
+                note="Images go from 0 to 1. The way back from the low resolution is the adjoint of C, where the "
+                "release turns the kernel around and drops what falls beyond the border.",
+            ),
+        ),
     ),
     differences=_DIFFERENCES + " C is always the observation model's, so there is no choice of physics. A and B are "
     "computed for each image where the release computes them for a batch, rows of B without energy are zero, and the "
     "largest entry of a row is made positive where the release takes the sum, which is zero when the guide covers all "
-    "bands. The responses are those of the training data, where the release draws them at random. As in the release, "
-    "the last kernel of the network that shrinks the prediction reaches nothing.",
+    "bands. What leads back from the low resolution is the adjoint of C, where the release turns its kernel around and "
+    "drops what falls beyond the border. The kernels that lead from twice the bands back to the bands start as the "
+    "identity of both halves, which the release stacks along the wrong axis. The responses are those of the training "
+    "data, where the release draws them at random. As in the release, the last kernel of the network that shrinks the "
+    "prediction reaches nothing.",
     parameters=(11_312_632, Bands(31, 3, 32)),
     needs_model=True,
 )

@@ -30,7 +30,8 @@ turned nor mirrored. Kernels start by Xavier's normal law, transposed ones and b
 Differences from the release:
 
 - Signs are those of the problem. The release adds D'(D X - Y), which a convolution in the place of D' makes up for, and
-  takes X + V instead of X - V, which pushes W away from the denoised image.
+  takes X + V instead of X - V, which pushes W away from the denoised image; ``repelled=True`` does so too, for weights
+  that were trained there.
 - It makes seven pairs of step sizes, of which two are used, and two more slopes: 12 parameters that reach nothing and
   that are left out here.
 - Cubic interpolation has a = -1/2 and not -3/4, and its true phase; the release's low-resolution pixels lie one pixel
@@ -49,9 +50,11 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import variance_scaling
 
-from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
+from jfusion.catalogue import Bands, Layout, Original, Paper, Recipe, System, Table, Trained
+from jfusion.layers import layouts
 from jfusion.layers.conv import Conv, ConvTranspose
 from jfusion.layers.init import torch_bias, torch_transposed_kernel
+from jfusion.layers.layouts import as_is, negated, number, torch_kernel, torch_layer
 from jfusion.layers.prelu import PReLU
 from jfusion.operators import Observation, ObservationModel, upsample
 from jfusion.tasks import SPATIOSPECTRAL
@@ -178,6 +181,7 @@ class MoGDCN(nnx.Module):
         stages: T, at least two.
         width: channels of the features.
         scales: of the denoiser, at least two.
+        repelled: whether V has the release's sign in the step to W.
         physics: what stands for the sensors, see `unrolled.physics`.
     """
 
@@ -188,9 +192,11 @@ class MoGDCN(nnx.Module):
         stages: int = 4,
         width: int = 64,
         scales: int = 5,
+        repelled: bool = False,
         physics: Physics = "free",
         rngs: nnx.Rngs,
     ) -> None:
+        self.repelled = repelled
         self.sensors = Sensors(physics, bands, lambda: paper_sensors(bands, rngs))
         self.embed = _conv(bands.lr, width, 3, rngs=rngs)
         self.first = nnx.List([_conv((1 + 2 * t) * width, width, 3, rngs=rngs) for t in range(1, stages)])
@@ -220,7 +226,8 @@ class MoGDCN(nnx.Module):
             features = jnp.concatenate([self.embed(x), *before], -1)
             denoised, skip = self.denoiser(self.first[t - 1](features) if t else features)
             guided = error("guide", x)
-            w = x - a * (guided - b * denoised)
+            away = 2 * x + denoised if self.repelled else -denoised
+            w = x - a * (guided + b * away)
             again, _ = self.denoiser(second(jnp.concatenate([self.embed(w), skip], -1)))
             cleaned = w + again
             if t < len(self.second) - 1:
@@ -229,6 +236,59 @@ class MoGDCN(nnx.Module):
             before.append(skip)
         shared = {name: jnp.full(len(self.second), value) for name, value in zip(STEPS, (a, b, c, d), strict=True)}
         return finish([*estimates, cleaned], observation, model, shared, **options)
+
+
+def _negated_layer(ours: str, theirs: str, kernel: Layout) -> Table:
+    return {f"{ours}/kernel": (f"{theirs}.weight", kernel), f"{ours}/bias": (f"{theirs}.bias", negated(as_is))}
+
+
+def _sensors() -> Table:
+    """The release adds what comes back from Z - R X and from D X - Y, where the module subtracts it of both errors."""
+    lr, guide = "sensors/free/lr", "sensors/free/guide"
+    return (
+        torch_layer(f"{lr}/0", "conv_downsample")
+        | _negated_layer(f"{lr}/1", "conv_upsample", negated(layouts.torch_transposed_kernel))
+        | torch_layer(f"{guide}/0", "conv_torgb")
+        | _negated_layer(f"{guide}/1", "conv_tohsi", torch_kernel)
+    )
+
+
+def _encoder(ours: str, theirs: str, encoder: Encoder) -> Table:
+    table: Table = {f"{ours}/rectify/slope": (f"{theirs}.act.weight", as_is)}
+    for k in range(3):
+        table |= torch_layer(f"{ours}/inner/{k}", f"{theirs}.conv{k + 1}")
+    table |= torch_layer(f"{ours}/features", f"{theirs}.conv4")
+    return table if encoder.shrink is None else table | torch_layer(f"{ours}/shrink", f"{theirs}.conv5")
+
+
+def _decoder(ours: str, theirs: str) -> Table:
+    table: Table = {f"{ours}/rectify/slope": (f"{theirs}.act.weight", as_is)}
+    for k in range(3):
+        table |= torch_layer(f"{ours}/inner/{k}", f"{theirs}.conv{k}")
+    table |= torch_layer(f"{ours}/enlarge", f"{theirs}.up", layouts.torch_transposed_kernel)
+    return table | torch_layer(f"{ours}/outer", f"{theirs}.conv3")
+
+
+def _denoiser(denoiser: Denoiser) -> Table:
+    table: Table = {}
+    encoders, decoders = list(denoiser.encoders), len(denoiser.decoders)
+    for k, encoder in enumerate(encoders):
+        name = "Encoding_block_end" if encoder.shrink is None else f"Encoding_block{k + 1}"
+        table |= _encoder(f"denoiser/encoders/{k}", f"spatial.{name}", encoder)
+    for k in range(decoders):
+        name = "Decoding_block_End" if k == decoders - 1 else f"Decoding_block{k + 1}"
+        table |= _decoder(f"denoiser/decoders/{k}", f"spatial.{name}")
+    return table
+
+
+def _release(network: MoGDCN) -> Table:
+    """The names in the release, whose physics is free."""
+    table = torch_layer("embed", "fe_conv1") | _sensors() | _denoiser(network.denoiser)
+    for t in range(len(network.second)):
+        table |= torch_layer(f"second/{t}", f"fe_conv{2 * t + 2}")
+        if t:
+            table |= torch_layer(f"first/{t - 1}", f"fe_conv{2 * t + 1}")
+    return table | {f"steps/{k}": (name, number) for k, name in enumerate(("delta_0", "eta_0", "delta_3", "eta_3"))}
 
 
 MOG_DCN = System(
@@ -260,6 +320,20 @@ MOG_DCN = System(
         ),
         tiny={"stages": 2, "width": 2, "scales": 2},
         compact={"stages": 2, "width": 16, "scales": 3},
+        originals=(
+            Original(
+                file="eopch_N_params.pkl, which sf_8_CAVE/train.py of the release saves, for CAVE at ratio 8; it comes "
+                "without weights",
+                table=_release,
+                bands=Bands(31, 3, 8),
+                scale=1,
+                sizes={"repelled": True},
+                unused=r"P|(spatial\.)?acti\.weight|(delta|eta)_[12456]",
+                note="Images go from 0 to 1. Cubic interpolation has a = -1/2, with which the weights have not been "
+                "trained (PyTorch: -3/4). The low-resolution pixels of its data lie one pixel beyond the middle of "
+                "each eight, where it interpolates them, so that the weights make up for that displacement.",
+            ),
+        ),
     ),
     differences="Signs are those of the problem, two of which the release turns round; what reaches nothing there (12 "
     "parameters) is left out; interpolation has its true phase; windows for ratios other than 8 follow its rule.",

@@ -44,13 +44,14 @@ import optax
 from flax import nnx
 from jax import Array, lax
 
-from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
+from jfusion.catalogue import Bands, Original, Paper, Recipe, System, Table, Trained
 from jfusion.classical.hypersharpening import srf
 from jfusion.classical.pixels import matmul, mix
 from jfusion.layers.attention import attend, from_windows, padded, to_windows
 from jfusion.layers.batch_norm import ConvNorm
 from jfusion.layers.conv import Conv
 from jfusion.layers.init import tf_he_normal
+from jfusion.layers.layouts import as_is, first_of_one, keras_batch_norm
 from jfusion.layers.prelu import PReLU
 from jfusion.metrics import ssim
 from jfusion.operators import Observation, ObservationModel, upsample
@@ -261,6 +262,36 @@ def _adam(steps: int) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(5.0), optax.adam(rate))
 
 
+def _non_local(ours: str, theirs: str) -> Table:
+    names = {"query": "theta_x", "key": "phi_x", "value": "g_x", "outer": "y_just"}
+    return {f"{ours}/{part}/kernel": (f"{theirs}/{name}/W", first_of_one) for part, name in names.items()}
+
+
+def _convolution(ours: str, slope: str, theirs: str) -> Table:
+    return {
+        f"{ours}/kernel": (f"{theirs}/W", as_is),
+        f"{ours}/bias": (f"{theirs}/b", as_is),
+        f"{slope}/slope": (f"{theirs}/prelu_alphas", as_is),
+    }
+
+
+def _release(network: TONWMD) -> Table:
+    """The names in the release."""
+    table: Table = {
+        "residual/first/kernel": ("first_Conv/W", as_is),
+        "residual/last/kernel": ("final_just/W", as_is),
+    }
+    for k, place in enumerate(("left_top", "right_top", "left_bottom", "right_bottom")):
+        table |= _non_local(f"residual/regions/parts/{k}", place)
+    for k in range(len(network.residual.inner)):
+        inner = f"residual/inner/{k}"
+        table |= _convolution(f"{inner}/conv", f"residual/slopes/{k}", f"conv{k}")
+        table |= keras_batch_norm(f"{inner}/norm", f"conv{k}/BN")
+    for ours, theirs in (("wide", "conv_in1"), ("narrow", "conv_in21"), ("around", "conv_in22")):
+        table |= _convolution(f"residual/{ours}", f"residual/{ours}_slope", theirs)
+    return table
+
+
 TONWMD_SYSTEM = System(
     name="tonwmd",
     title="TONWMD",
@@ -290,6 +321,17 @@ TONWMD_SYSTEM = System(
         ),
         tiny={"width": 4, "widths": (4, 3), "region": 4},
         compact={"width": 32, "widths": (48, 32, 24, 16)},
+        originals=(
+            Original(
+                file="temp/CAVEMAT/models/tonwmd/-N, which the release saves, for CAVE at ratio 8; it comes without "
+                "weights",
+                table=_release,
+                bands=Bands(31, 3, 8),
+                scale=1,
+                note="Images go from 0 to 1. The release cuts X_es into pieces of 32 x 32 pixels, around which the "
+                "convolutions of its network see zeros, and clips X_cnn to [0, 1].",
+            ),
+        ),
     ),
     differences="The network takes images of any size, where the release cuts them into pieces of 32 x 32; regions of "
     "the attention have 16 x 16 pixels as there. Patches are optimised one by one, not the whole image before it is "

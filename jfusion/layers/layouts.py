@@ -42,6 +42,16 @@ def tensorflow_pointwise_matrix(array: np.ndarray) -> np.ndarray:
     return np.squeeze(array, (0, 1))
 
 
+def number(array: np.ndarray) -> np.ndarray:
+    """`()` or `(1,)` to `(1,)`: one of the numbers of a vector."""
+    return array.reshape(1)
+
+
+def negated(layout: Layout) -> Layout:
+    """The same with the other sign."""
+    return lambda array: -layout(array)
+
+
 def matlab_kernel(array: np.ndarray) -> np.ndarray:
     """MatConvNet's `(height, width, in, out)`, from which MATLAB drops ones at the end."""
     return array.reshape(array.shape + (1,) * (4 - array.ndim))
@@ -86,3 +96,14 @@ def torch_batch_norm(ours: str, theirs: str) -> Table:
     """A batch norm of PyTorch: scale, offset and running moments."""
     moments = {"mean": "running_mean", "var": "running_var"}
     return torch_norm(ours, theirs) | {f"{ours}/{k}": (f"{theirs}.{name}", as_is) for k, name in moments.items()}
+
+
+def keras_layer(ours: str, theirs: str) -> Table:
+    """A convolution or dense layer in a file of Keras: its kernel and its bias."""
+    return {f"{ours}/{part}": (f"{theirs}/{part}:0", as_is) for part in ("kernel", "bias")}
+
+
+def keras_batch_norm(ours: str, theirs: str, end: str = "") -> Table:
+    """A batch norm of Keras and of TensorFlow's layers; names in a file of Keras end in ":0"."""
+    parts = {"scale": "gamma", "bias": "beta", "mean": "moving_mean", "var": "moving_variance"}
+    return {f"{ours}/{part}": (f"{theirs}/{name}{end}", as_is) for part, name in parts.items()}

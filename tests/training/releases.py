@@ -81,6 +81,44 @@ def fusionnet_of_slim(a: Arrays, y: np.ndarray, z: np.ndarray) -> np.ndarray:
     return image + conv("Conv_3", x + conv("Conv_2", relu(conv("Conv_1", x))))
 
 
+def psgan_shapes() -> Shapes:
+    """With a layer of the critic and an average that the training keeps."""
+    sizes = {"4": (3, 32, 32), "5": (3, 32, 32), "6": (3, 32, 64)}
+    for number, bands in ((1, 3), (2, 1)):
+        sizes |= {f"{k}_{number}": size for k, size in enumerate(((3, bands, 8), (3, 8, 8), (2, 8, 16)), 1)}
+    for name, (window, inputs, outputs) in sizes.items():
+        yield f"generator/encoder_{name}/conv/filter", (window, window, inputs, outputs)
+    for k, window, inputs, outputs in (
+        (7, 1, 64, 64), (8, 3, 64, 64), (10, 3, 64, 32), (12, 3, 48, 16), (13, 3, 16, 3),
+    ):  # fmt: skip
+        yield f"generator/decoder_{k}/conv/filter", (window, window, inputs, outputs)
+    for k, inputs in ((9, 64), (11, 32)):
+        yield f"generator/decoder_{k}/strided_conv/filter", (2, 2, 32, inputs)
+    yield "discriminator/layer_1/conv/filter", (3, 3, 6, 8)
+    yield "generator_loss/Mean/ExponentialMovingAverage", ()
+
+
+def psgan(a: Arrays, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    def layer(name: str, x: np.ndarray, step: int = 1) -> np.ndarray:
+        return shrunk(x, a[f"generator/{name}/conv/filter"], step)
+
+    def leaky(name: str, x: np.ndarray, step: int = 1) -> np.ndarray:
+        return layer(name, relu(x, 0.2), step)
+
+    def doubled(k: int, x: np.ndarray) -> np.ndarray:
+        return enlarged(relu(x, 0.2), a[f"generator/decoder_{k}/strided_conv/filter"], 2)
+
+    fine, half = {}, {}
+    for number, image in ((1, interpolated(y, 4, "bilinear")), (2, z)):
+        fine[number] = leaky(f"encoder_2_{number}", layer(f"encoder_1_{number}", image))
+        half[number] = leaky(f"encoder_3_{number}", fine[number], 2)
+    merged = leaky("encoder_5", leaky("encoder_4", np.concatenate([half[2], half[1]], -1)))
+    x = leaky("decoder_8", leaky("decoder_7", leaky("encoder_6", merged, 2)))
+    x = leaky("decoder_10", np.concatenate([doubled(9, x), merged], -1))
+    x = leaky("decoder_12", np.concatenate([doubled(11, x), fine[2], fine[1]], -1))
+    return relu(leaky("decoder_13", x))
+
+
 def gppnn_shapes() -> Shapes:
     for k in range(2):
         for block, first, seen, window in (("lr", "get_LR", 3, 3), ("pan", "get_PAN", 1, 1)):
@@ -277,15 +315,26 @@ def mhf_shapes() -> Shapes:
     yield from level_shapes("FinalAjust/resCNN_101_1", 3, 3, (1, 3, 2))
 
 
+def levelled(
+    a: Arrays, name: str, x: np.ndarray, order: tuple[int, int, int], guide: np.ndarray | None = None, last: bool = True
+) -> np.ndarray:
+    """A level of MHF-Net, with a rectifier at the end of CMHF's and none at that of BMHF's."""
+    features = x if guide is None else np.concatenate([x, guide / 10], -1)
+    for k, n in enumerate(order):
+        features = correlate(features, a[f"{name}/weights{n}"]) + a[f"{name}/biases{n}"]
+        mean, variance = features.mean((0, 1)), features.var((0, 1))
+        features = (features - mean) / np.sqrt(variance + 1e-5) * a[f"{name}/scale{n}"] + a[f"{name}/beta{n}"]
+        features = relu(features) if k < 2 or last else features
+    return x + features
+
+
+def doubled_by(kernel: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """TensorFlow's transposed 3 x 3 convolution of step 2, `(height, width, out, in)`."""
+    return lay(x, kernel.swapaxes(2, 3), 2)[:-1, :-1]
+
+
 def mhf(a: Arrays, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-    def level(name: str, x: np.ndarray, order: tuple[int, int, int], guide: np.ndarray | None = None) -> np.ndarray:
-        features = x if guide is None else np.concatenate([x, guide / 10], -1)
-        for n in order:
-            features = correlate(features, a[f"{name}/weights{n}"]) + a[f"{name}/biases{n}"]
-            mean, variance = features.mean((0, 1)), features.var((0, 1))
-            features = (features - mean) / np.sqrt(variance + 1e-5) * a[f"{name}/scale{n}"] + a[f"{name}/beta{n}"]
-            features = relu(features)
-        return x + features
+    level = partial(levelled, a)
 
     def seen(x: np.ndarray) -> list[np.ndarray]:
         sizes = []
@@ -296,7 +345,7 @@ def mhf(a: Arrays, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         return sizes
 
     def doubled(x: np.ndarray, number: int) -> np.ndarray:
-        return lay(x, a[f"E1/Cfilter{number}"].swapaxes(2, 3), 2)[:-1, :-1]
+        return doubled_by(a[f"E1/Cfilter{number}"], x)
 
     predicted = z @ a["YA1/A"][0, 0]
     e = seen(predicted)[1] - y
@@ -305,6 +354,62 @@ def mhf(a: Arrays, y: np.ndarray, z: np.ndarray) -> np.ndarray:
     e = correlate(e, a["E1/Blur"] * np.eye(3))
     hidden = level("Pri1/resCNN_1_1", -e @ a["B"][0, 0].T, (1, 3, 2))
     return level("FinalAjust/resCNN_101_1", predicted + hidden @ a["B"][0, 0], (1, 3, 2))
+
+
+def bmhf_shapes() -> Shapes:
+    """With the last kernel of the network that shrinks the prediction, which reaches nothing."""
+
+    def shrinking(name: str, channels: int) -> Shapes:
+        yield name, (3, 3, channels, 2 * channels)
+        for k in range(4):
+            yield f"{name}{k}", (3, 3, 2 * channels, 2 * channels)
+
+    yield from shrinking("GetPrior", 2)
+    for k in (1, 2):
+        yield from shrinking(f"E{k}/downAdj", 4)
+        for number, inputs, outputs in ((1, 8, 8), (2, 8, 8), (3, 8, 8), (4, 8, 4), (5, 4, 4)):
+            yield f"E{k}/Cfilter{number}", (3, 3, outputs, inputs)
+        for number, channels, outputs in ((1, 12, 8), (2, 12, 8), (3, 6, 4)):
+            yield from level_shapes(f"E{k}/Ajust{number}", channels, outputs, (1, 2, 3))
+        yield f"E{k}/Blur", (4, 4, 4, 1)
+        yield from level_shapes(f"Pri{k}/resCNN_{k}_1", 2, 2, (1, 3, 2))
+    yield from level_shapes("FinalAjust/resCNN_101_1", 4, 4, (1, 3, 2))
+
+
+def bmhf(a: Arrays, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """At ratio 32 with means over its pixels, which have neither a border nor another way round."""
+
+    def level(name: str, x: np.ndarray, order: tuple[int, int, int], guide: np.ndarray | None = None) -> np.ndarray:
+        return levelled(a, name, x, order, guide, last=False)
+
+    def means(x: np.ndarray) -> np.ndarray:
+        return x.reshape(len(x) // 32, 32, x.shape[1] // 32, 32, -1).mean((1, 3))
+
+    def sizes(name: str, x: np.ndarray) -> list[np.ndarray]:
+        fourth = correlate(correlate(x, a[name]), a[f"{name}0"])[1::4, 1::4]
+        sixteenth = correlate(correlate(fourth, a[f"{name}1"])[::2, ::2], a[f"{name}2"])[::2, ::2]
+        return [fourth, sixteenth, correlate(sixteenth, a[f"{name}3"])[::2, ::2]]
+
+    def back(scope: str, e: np.ndarray) -> np.ndarray:
+        x = sizes(f"{scope}/downAdj", e.repeat(32, 0).repeat(32, 1) / 32**2)[-1]
+        for number, doublings, guide in ((1, (1,), sixteenth), (2, (2, 3), fourth), (3, (4, 5), z)):
+            for doubling in doublings:
+                x = doubled_by(a[f"{scope}/Cfilter{doubling}"], x)
+            x = level(f"{scope}/Ajust{number}", x, (1, 2, 3), guide)
+        return correlate(x, a[f"{scope}/Blur"] * np.eye(4))
+
+    seen, spectra = means(z).reshape(-1, 2), y.reshape(-1, 4)
+    predict = np.linalg.lstsq(seen, spectra, rcond=None)[0]
+    basis = np.linalg.svd(spectra - seen @ predict, full_matrices=False)[2][:2]
+    basis = basis * np.sign(basis.sum(1, keepdims=True))
+    predicted = z @ predict
+    fourth, sixteenth, _ = sizes("GetPrior", predicted[..., ::2])
+    x, hidden = predicted, np.zeros((*z.shape[:2], 2))
+    for k in (1, 2):
+        hidden = hidden - back(f"E{k}", means(x) - y) @ basis.T
+        hidden = level(f"Pri{k}/resCNN_{k}_1", hidden, (1, 3, 2))
+        x = predicted + hidden @ basis
+    return level("FinalAjust/resCNN_101_1", x, (1, 3, 2))
 
 
 def dhif_shapes(windows: tuple[int, ...]) -> Shapes:
@@ -366,6 +471,170 @@ def dhif(a: Arrays, y: np.ndarray, z: np.ndarray, step: int, layers: int) -> np.
         lr = sensor("BT", up, sensor("B", down, x, layers) - y, layers)
         x = x - 2 * a[f"eta_{t}"] * (guide + lr + a[f"lamda_{t}"] * (x - u))
     return x
+
+
+def admm_shapes() -> Shapes:
+    """With what reaches nothing of the guide's way down."""
+
+    def back_projection(name: str) -> Shapes:
+        yield from slim_layer(f"{name}/output1", 6, 6, 4, 4)
+        yield from slim_layer(f"{name}/output3", 8, 8, 4, 4)
+        for place, guide in ((1, 4), (3, 2)):
+            for k, (inputs, outputs) in enumerate(((4 + guide, 6), (6, 6), (6, 4))):
+                yield from slim_layer(f"{name}/prior{place}/output{k + 1}", 3, 3, inputs, outputs)
+
+    for stage, bands in ((0, 2), (1, 4), (2, 4)):
+        yield from slim_layer(f"fusion_net/BD_stage{stage}/output1", 8, 8, bands, 4)
+        yield from slim_layer(f"fusion_net/BD_stage{stage}/output3", 6, 6, 4, 4)
+        yield from slim_layer(f"fusion_net/spectral_up_stage{stage}/EZ", 3, 3, 2, 4)
+        yield from back_projection(f"fusion_net/BDT_stage{stage}")
+    for stage in (1, 2):
+        yield from slim_layer(f"fusion_net/spectral_down_stage{stage}/z_es", 3, 3, 4, 2)
+        for letter, numbers in (("t", range(6)), ("h", range(4)), ("g", range(2)), ("d", range(1, 5))):
+            for k in numbers:
+                yield f"fusion_net/stage{stage}_{letter}{k}", ()
+        for k in (1, 2, 3):
+            yield f"fusion_net/stage{stage}_eta{k}", ()
+            yield f"fusion_net/stage{stage}_mu{k}", ()
+    yield from slim_layer("fusion_net/final", 3, 3, 8, 4)
+
+
+def admm(a: Arrays, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """With two stages and two singular vectors, at ratio 8."""
+
+    def layer(name: str, x: np.ndarray, step: int = 1) -> np.ndarray:
+        return shrunk(x, a[f"fusion_net/{name}/weights"], step) + a[f"fusion_net/{name}/biases"]
+
+    def up(name: str, x: np.ndarray, step: int) -> np.ndarray:
+        return enlarged(x, a[f"fusion_net/{name}/weights"], step) + a[f"fusion_net/{name}/biases"]
+
+    def down(k: int, x: np.ndarray) -> np.ndarray:
+        half = relu(layer(f"BD_stage{k}/output1", x, 4), 0.2)
+        return relu(layer(f"BD_stage{k}/output3", half, 2), 0.2)
+
+    def adjusted(name: str, x: np.ndarray, guide: np.ndarray) -> np.ndarray:
+        inner = np.concatenate([x, guide], -1)
+        for k in (1, 2, 3):
+            inner = relu(layer(f"{name}/output{k}", inner), 0.2)
+        return x + inner
+
+    def back(k: int, x: np.ndarray) -> np.ndarray:
+        x = adjusted(f"BDT_stage{k}/prior1", up(f"BDT_stage{k}/output1", x, 2), small)
+        return adjusted(f"BDT_stage{k}/prior3", up(f"BDT_stage{k}/output3", x, 4), z)
+
+    def from_lr(k: int, x: np.ndarray) -> np.ndarray:
+        return back(k, down(k, x) - y)
+
+    def from_guide(k: int, x: np.ndarray) -> np.ndarray:
+        seen = relu(layer(f"spectral_down_stage{k}/z_es", x), 0.2)
+        return layer(f"spectral_up_stage{k}/EZ", seen - z)
+
+    small = relu(layer("BD_stage0/output1", z, 4), 0.2)
+    basis = np.linalg.svd(y.reshape(-1, 4), full_matrices=False)[2][:2].T
+    t, pv = layer("spectral_up_stage0/EZ", z), back(0, y)
+    v = np.zeros((*z.shape[:2], 2))
+    sparse, g, h, estimates = v, v, np.zeros(t.shape), []
+    for k in (1, 2):
+        start = f"fusion_net/stage{k}_"
+        n = {name.removeprefix(start): number for name, number in a.items() if name.startswith(start)}
+        v = n["t0"] * v - n["t1"] * from_guide(k, pv) @ basis + n["t2"] * sparse + n["t3"] * g
+        v = v + n["t4"] * (t - n["t5"] * h) @ basis
+        pv = v @ basis.T
+        t = n["h0"] * t - n["h1"] * from_lr(k, t) + n["h2"] * pv + n["h3"] * h
+        sparse = v - n["g0"] * g
+        sparse = np.sign(sparse) * relu(np.abs(sparse) - n["g1"])
+        g = n["eta1"] * g + n["eta2"] * sparse - n["eta3"] * v
+        h = n["mu1"] * h + n["mu2"] * pv - n["mu3"] * t
+        x = t - n["d1"] * from_guide(k, t) - n["d2"] * from_lr(k, t)
+        estimates.append(x - n["d3"] * (t - sparse @ basis.T) - n["d4"] * (t - pv))
+    return layer("final", np.concatenate(estimates, -1))
+
+
+def mog_shapes() -> Shapes:
+    """With the numbers and slopes that reach nothing."""
+    yield "P", (3, 1)
+    for name in ("acti", "spatial.acti"):
+        yield from layer(name, 1, bias=False)
+    for k in range(7):
+        yield f"delta_{k}", ()
+        yield f"eta_{k}", ()
+    for k, inputs in enumerate((3, 6, 6, 6)):
+        yield from layer(f"fe_conv{k + 1}", 2, inputs, 3, 3)
+    for name in ("conv_downsample", "conv_upsample"):
+        yield from layer(name, 3, 3, 9, 9)
+    yield from layer("conv_torgb", 1, 3, 3, 3)
+    yield from layer("conv_tohsi", 3, 1, 3, 3)
+    for block in ("block1", "block2", "block_end"):
+        name = f"spatial.Encoding_{block}"
+        yield from layer(f"{name}.act", 1, bias=False)
+        for k, outputs in enumerate((2, 2, 2, 4)):
+            yield from layer(f"{name}.conv{k + 1}", outputs, 2, 3, 3)
+        if block != "block_end":
+            yield from layer(f"{name}.conv5", 2, 4, 3, 3)
+    for block, inputs, outputs, window in (("block1", 4, 16, 1), ("block_End", 16, 3, 3)):
+        name = f"spatial.Decoding_{block}"
+        yield from layer(f"{name}.act", 1, bias=False)
+        yield f"{name}.up.weight", (inputs, 4, 3, 3)
+        yield f"{name}.up.bias", (4,)
+        for k, seen in enumerate((8, 4, 4)):
+            yield from layer(f"{name}.conv{k}", 4, seen, 3, 3)
+        yield from layer(f"{name}.conv3", outputs, 4, window, window)
+
+
+def mog(a: Arrays, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """With two stages and three scales, at ratio 4; two of its signs are not those of the problem."""
+
+    def side_by_side(*images: np.ndarray) -> np.ndarray:
+        return np.concatenate(images, -1)
+
+    def down(name: str, x: np.ndarray, step: int) -> np.ndarray:
+        return conv(a, name, x)[::step, ::step]
+
+    def up(name: str, x: np.ndarray, step: int) -> np.ndarray:
+        kernel = a[f"{name}.weight"].transpose(2, 3, 0, 1)
+        first, (height, width) = len(kernel) // 2, x.shape[:2]
+        wide = np.pad(lay(x, kernel, step), ((0, step), (0, step), (0, 0)))
+        return wide[first : first + step * height, first : first + step * width] + a[f"{name}.bias"]
+
+    def rectified(name: str, x: np.ndarray) -> np.ndarray:
+        return relu(x, a[f"{name}.act.weight"])
+
+    def encode(name: str, x: np.ndarray) -> np.ndarray:
+        for k in (1, 2, 3):
+            x = rectified(name, conv(a, f"{name}.conv{k}", x))
+        return conv(a, f"{name}.conv4", x)
+
+    def decode(name: str, x: np.ndarray, features: np.ndarray) -> np.ndarray:
+        x = side_by_side(up(f"{name}.up", x, 2), features)
+        for k in (0, 1, 2):
+            x = rectified(name, conv(a, f"{name}.conv{k}", x))
+        return conv(a, f"{name}.conv3", x)
+
+    def denoise(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        features = []
+        for k in (1, 2):
+            name = f"spatial.Encoding_block{k}"
+            features.append(encode(name, x))
+            x = rectified(name, down(f"{name}.conv5", features[-1], 2))
+        x = decode("spatial.Decoding_block1", encode("spatial.Encoding_block_end", x), features[1])
+        return decode("spatial.Decoding_block_End", x, features[0]), features[0]
+
+    def towards_guide(x: np.ndarray) -> np.ndarray:
+        return conv(a, "conv_tohsi", z - conv(a, "conv_torgb", x))
+
+    x, before = interpolated(y, 4, "cubic"), []
+    for t in (0, 1):
+        features = side_by_side(conv(a, "fe_conv1", x), *before)
+        residual, found = denoise(conv(a, "fe_conv3", features) if t else features)
+        before.append(found)
+        delta, eta = a["delta_0"], a["eta_0"]
+        w = (1 - delta - delta * eta) * x + delta * towards_guide(x) + delta * (x - eta * (x + residual))
+        residual, _ = denoise(conv(a, f"fe_conv{2 * t + 2}", side_by_side(conv(a, "fe_conv1", w), found)))
+        cleaned = w + residual
+        delta, eta = a["delta_3"], a["eta_3"]
+        lr = up("conv_upsample", down("conv_downsample", x, 4) - y, 4)
+        x = (1 - delta * eta) * x + delta * (towards_guide(x) + lr + eta * cleaned)
+    return cleaned
 
 
 def dbin_shapes() -> Shapes:
@@ -680,6 +949,86 @@ def pancsc(a: Arrays, y: np.ndarray, z: np.ndarray) -> np.ndarray:
     return correlate(rest, a["Rez"]) + correlate(u, a["Reu"]) + correlate(v, a["Rev"])
 
 
+def batch_norm_moments(name: str, width: int, end: str = "") -> Shapes:
+    for part in ("gamma", "beta", "moving_mean", "moving_variance"):
+        yield f"{name}/{part}{end}", (width,)
+
+
+def centred(a: Arrays, name: str, x: np.ndarray, end: str = "") -> np.ndarray:
+    """The batch norm of Keras and of TensorFlow's layers."""
+    gamma, beta, mean, variance = (a[key] for key, _ in batch_norm_moments(name, 0, end))
+    return (x - mean) / np.sqrt(variance + 1e-3) * gamma + beta
+
+
+def tonwmd_shapes() -> Shapes:
+    yield "first_Conv/W", (3, 3, 3, 4)
+    for place in ("left_top", "right_top", "left_bottom", "right_bottom"):
+        for name in ("g_x", "theta_x", "phi_x"):
+            yield f"{place}/{name}/W", (1, 1, 4, 2)
+        yield f"{place}/y_just/W", (1, 1, 2, 4)
+    layers = {"0": (3, 4, 4), "1": (3, 4, 3), "_in1": (1, 11, 4), "_in21": (1, 11, 2), "_in22": (3, 2, 2)}
+    for number, (window, inputs, outputs) in layers.items():
+        yield f"conv{number}/W", (window, window, inputs, outputs)
+        yield f"conv{number}/b", (outputs,)
+        yield f"conv{number}/prelu_alphas", (outputs,)
+        if not number.startswith("_"):
+            yield from batch_norm_moments(f"conv{number}/BN", outputs)
+    yield "final_just/W", (1, 1, 6, 3)
+
+
+def tonwmd(a: Arrays, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """What its network makes of a piece, whose four quarters are 4 x 4."""
+
+    def region(place: str, x: np.ndarray) -> np.ndarray:
+        g, theta, phi = (x.reshape(16, -1) @ a[f"{place}/{name}/W"][0, 0] for name in ("g_x", "theta_x", "phi_x"))
+        drawn = softmax(theta @ phi.T, -1) @ g @ a[f"{place}/y_just/W"][0, 0]
+        return x + drawn.reshape(x.shape)
+
+    def activated(name: str, x: np.ndarray) -> np.ndarray:
+        x = correlate(x, a[f"{name}/W"]) + a[f"{name}/b"]
+        x = centred(a, f"{name}/BN", x) if f"{name}/BN/beta" in a else x
+        return relu(x, a[f"{name}/prelu_alphas"])
+
+    x = correlate(y, a["first_Conv/W"])
+    for place, rows, columns in (
+        ("left_top", slice(4), slice(4)), ("right_top", slice(4), slice(4, 8)),
+        ("left_bottom", slice(4, 8), slice(4)), ("right_bottom", slice(4, 8), slice(4, 8)),
+    ):  # fmt: skip
+        x[rows, columns] = region(place, x[rows, columns])
+    made = [x]
+    for k in (0, 1):
+        made.append(activated(f"conv{k}", made[-1]))
+    everything = np.concatenate(made, -1)
+    narrow = activated("conv_in22", activated("conv_in21", everything))
+    wide = activated("conv_in1", everything)
+    return y + correlate(np.concatenate([narrow, wide], -1), a["final_just/W"])
+
+
+def dhsis_shapes() -> Shapes:
+    """As Keras names them in a file, with an array of its optimiser."""
+    for number, inputs, outputs in ((11, 3, 4), (12, 4, 4), (13, 4, 4), (30, 4, 3)):
+        name = f"model_weights/conv{number}/conv{number}"
+        yield f"{name}/kernel:0", (3, 3, inputs, outputs)
+        yield f"{name}/bias:0", (outputs,)
+    for number in (12, 13):
+        yield from batch_norm_moments(f"model_weights/conv{number}_bn/conv{number}_bn", 4, ":0")
+    yield "optimizer_weights/training/Adam/Variable:0", (3, 3, 3, 4)
+
+
+def dhsis(a: Arrays, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """What its network makes of an image."""
+
+    def layer(number: int, x: np.ndarray) -> np.ndarray:
+        name = f"model_weights/conv{number}/conv{number}"
+        return correlate(x, a[f"{name}/kernel:0"]) + a[f"{name}/bias:0"]
+
+    x = relu(layer(11, y))
+    for number in (12, 13):
+        name = f"conv{number}_bn"
+        x = relu(centred(a, f"model_weights/{name}/{name}", layer(number, x), ":0"))
+    return y + layer(30, x)
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -689,6 +1038,12 @@ def product(network: Any, observation: Any, model: Any) -> Any:
 
 def before_physics(network: Any, observation: Any, model: Any) -> Any:
     return network.learn(observation, model, running=True)[-1]
+
+
+def between_solutions(network: Any, observation: Any, model: Any) -> Any:
+    """What stands between two solutions in closed form, on any image."""
+    image = observation["lr"]
+    return image + network.residual(image, running=True)
 
 
 def gradients(network: Any, observation: Any, model: Any) -> Any:
@@ -731,12 +1086,18 @@ RELEASES = {
     "fusformer": Release("fusformer", 0, Bands(3, 1, 4), fusformer_shapes, fusformer, side=4),
     "tsfn": Release("tsfn", 0, Bands(3, 1, 4), tsfn_shapes, tsfn, ours=before_physics),
     "mhf_net": Release("mhf_net", 0, Bands(3, 2, 16), mhf_shapes, mhf, side=2),
+    "bmhf_net": Release("bmhf_net", 0, Bands(4, 2, 32), bmhf_shapes, bmhf, side=2, sizes={"stages": 3, "every": 2}),
     "dhif_net at 8": Release(
         "dhif_net", 0, Bands(3, 1, 8), partial(dhif_shapes, (12,)), partial(dhif, step=8, layers=1), side=3
     ),
     "dhif_net at 16": Release(
         "dhif_net", 1, Bands(3, 1, 16), partial(dhif_shapes, (6, 6)), partial(dhif, step=4, layers=2), side=2
     ),
+    "admm_hfnet": Release("admm_hfnet", 0, Bands(4, 2, 8), admm_shapes, admm, side=4, sizes={"rank": 2}),
+    "mog_dcn": Release("mog_dcn", 0, Bands(3, 1, 4), mog_shapes, mog, sizes={"scales": 3}),
+    "psgan": Release("psgan", 0, Bands(3, 1, 4), psgan_shapes, psgan),
+    "tonwmd": Release("tonwmd", 0, Bands(3, 1, 4), tonwmd_shapes, tonwmd, ours=between_solutions),
+    "dhsis": Release("dhsis", 0, Bands(3, 1, 4), dhsis_shapes, dhsis, ours=between_solutions, sizes={"depth": 4}),
     "dbin": Release("dbin", 0, Bands(3, 2, 4), dbin_shapes, dbin),
     "edbin": Release("edbin", 0, Bands(3, 2, 4), edbin_shapes, edbin),
     "spfnet": Release("spfnet", 0, Bands(4, 2, 4), spfnet_shapes, spfnet),

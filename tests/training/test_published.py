@@ -19,8 +19,9 @@ from jfusion.baselines.spatiospectral.fusionnet import FUSIONNET
 from jfusion.catalogue import Bands, Trained
 from jfusion.cli import main
 from jfusion.errors import InputError
-from jfusion.operators import Grid, ObservationModel
+from jfusion.operators import Grid, ObservationModel, SpatialResponse, box_psf
 from jfusion.training import weights
+from jfusion.training.loop import build
 from jfusion.training.originals.assign import load_original
 from jfusion.training.originals.published import arrays_of_network, has_originals, published
 from unrolled.spfnet import SPFNET, SpfNet
@@ -30,17 +31,18 @@ def drawn(shapes: Shapes) -> Arrays:
     """Small numbers, positive for scales, variances and MatConvNet's moments."""
     rng = np.random.default_rng(5)
     arrays = {name: 0.3 * rng.standard_normal(shape).astype(np.float32) for name, shape in shapes}
-    positive = re.compile(r".*(running_var|scale|layers/\d+/weights/2)")
+    positive = re.compile(r".*(running_var|moving_variance|scale|layers/\d+/weights/2)")
     return {name: np.abs(a) + 0.1 if positive.match(name) else a for name, a in arrays.items()}
 
 
 @pytest.mark.parametrize("name", RELEASES)
 def test_a_network_computes_what_its_release_does(name: str) -> None:
     release = RELEASES[name]
-    method, bands = catalogue.get(release.system).method, release.bands
+    system, bands = catalogue.get(release.system), release.bands
+    method = system.method
     assert isinstance(method, Trained)
     original, arrays = method.originals[release.place], drawn(release.shapes())
-    network = method.network(bands, rngs=nnx.Rngs(0), **(original.sizes | method.tiny | release.sizes))
+    network = build(system, bands, sizes=original.sizes | method.tiny | release.sizes)
     table = original.table(network)
     own = arrays_of_network(arrays, {name for name, _ in table.values()}, original.unused)
     load_original(network, own, table)
@@ -49,7 +51,8 @@ def test_a_network_computes_what_its_release_does(name: str) -> None:
     y, z = rng.random((side, side, bands.lr)), rng.random((side * bands.ratio, side * bands.ratio, bands.guide))
     observation = {"lr": jnp.asarray(y[None], jnp.float32), "guide": jnp.asarray(z[None], jnp.float32)}
     centre = (bands.ratio - 1) / 2 if release.centre is None else release.centre
-    model = ObservationModel({}, Grid(bands.ratio, (centre, centre)))
+    grid = Grid(bands.ratio, (centre, centre))
+    model = ObservationModel({"lr": SpatialResponse(box_psf(grid), bands.ratio, grid.phase)}, grid)
     found = nnx.jit(release.ours)(network, observation, model)
     expected = release.steps({name: a.astype(np.float64) for name, a in arrays.items()}, y, z)
     np.testing.assert_allclose(found[0], expected, atol=2e-4 * np.abs(expected).max())
@@ -149,8 +152,8 @@ def test_a_checkpoint_with_more_than_the_network(tmp_path: Path) -> None:
     np.testing.assert_array_equal(network.module.blocks[2].second.bias[...], arrays["res3.conv21.bias"])
     with pytest.raises(InputError, match=r"of another shape: head/kernel \(3, 3, 4, 32\) from conv1.weight"):
         published(FUSIONNET, tmp_path / "net.pth", bands=Bands(4, 1, 4))
-    with pytest.raises(InputError, match=r"no published weights are known for psgan; they are for .*fusionnet"):
-        published(catalogue.get("psgan"), tmp_path / "net.pth")
+    with pytest.raises(InputError, match=r"no published weights are known for vo_net; they are for .*fusionnet"):
+        published(catalogue.get("vo_net"), tmp_path / "net.pth")
 
 
 def test_a_published_network_keeps_its_sizes(tmp_path: Path) -> None:

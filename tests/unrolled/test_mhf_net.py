@@ -213,6 +213,17 @@ def test_pair_factors_explain_the_low_resolution_pair(pair) -> None:
     np.testing.assert_array_equal(spectra[:, 1:], 0)
 
 
+def test_rows_whose_sums_are_positive() -> None:
+    """The same rows, of which some change their sign."""
+    lr, guide = (jax.random.uniform(jax.random.key(3), (1, 4, 4, n)) for n in (8, 2))
+    factors_of = jax.jit(pair_factors, static_argnums=(2, 3))
+    _, largest = factors_of(lr, guide, 6, False)
+    _, sums = factors_of(lr, guide, 6, True)
+    signs = np.sign(largest.sum(2))
+    assert set(signs.ravel()) == {-1, 1}
+    np.testing.assert_allclose(sums, largest * signs[..., None], atol=1e-6)
+
+
 def test_more_components_than_pixels() -> None:
     """The paper's patches have nine low-resolution pixels and its rank is twelve."""
     key = jax.random.key(0)

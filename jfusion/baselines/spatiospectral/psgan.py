@@ -43,10 +43,11 @@ import optax
 from flax import nnx
 from jax import Array
 
-from jfusion.catalogue import Adversary, Bands, Paper, Recipe, System, Trained
+from jfusion.catalogue import Adversary, Bands, Original, Paper, Recipe, System, Table, Trained
 from jfusion.layers.attention import padded
 from jfusion.layers.conv import Conv, ConvTranspose
 from jfusion.layers.init import normal
+from jfusion.layers.layouts import as_is, tensorflow_transposed_kernel
 from jfusion.operators.observation import Observation, ObservationModel
 from jfusion.operators.resample import upsample
 from jfusion.tasks import SPATIOSPECTRAL
@@ -195,6 +196,21 @@ def critic_loss(
     return NON_SATURATING.critic(real, fake)
 
 
+def _release(network: PSGAN) -> Table:
+    """The names in the release, within the scope "generator"."""
+    convolutions = {
+        "merge": "encoder_4", "half": "encoder_5", "quarter/0": "encoder_6", "quarter/1": "decoder_7",
+        "quarter/2": "decoder_8", "half_again": "decoder_10", "full": "decoder_12", "tail": "decoder_13",
+    }  # fmt: skip
+    for stream, number in (("lr_stream", 1), ("guide_stream", 2)):
+        for k, layer in enumerate(("first", "second", "halve")):
+            convolutions[f"{stream}/{layer}"] = f"encoder_{k + 1}_{number}"
+    table: Table = {f"{ours}/kernel": (f"{theirs}/conv/filter", as_is) for ours, theirs in convolutions.items()}
+    for ours, theirs in (("to_half", "decoder_9"), ("to_full", "decoder_11")):
+        table[f"{ours}/kernel"] = f"{theirs}/strided_conv/filter", tensorflow_transposed_kernel
+    return table
+
+
 PSGAN_ROW = System(
     name="psgan",
     title="PSGAN",
@@ -218,6 +234,15 @@ PSGAN_ROW = System(
         tiny={"width": 8, "critics": {"width": 4}},
         compact={"width": 16, "critics": {"width": 16}},
         adversary=Adversary(critics=Critic, loss=network_loss, critics_loss=critic_loss, optimiser=_adam),
+        originals=(
+            Original(
+                file="model-N, which model/psgan/psgan.py of the release saves; it comes without weights",
+                table=_release,
+                bands=Bands(4, 1, 4),
+                scale=1,
+                note="Images are digital numbers; the network is homogeneous, so that it does the same in any unit.",
+            ),
+        ),
     ),
     differences="The logarithm of the critic's probability is taken without saturation; images are divided by their "
     "99.9 % quantile; output bands that begin below zero start with the other sign; the network meets the critic after "
