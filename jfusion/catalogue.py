@@ -326,5 +326,6 @@ def get(name: str) -> System:
     rows = systems()
     if name in rows:
         return rows[name]
-    near = difflib.get_close_matches(name, rows, n=3) or list(rows)
-    raise InputError(f"there is no system {name!r}; did you mean {', '.join(near)}? `jfusion list` shows all.")
+    near = difflib.get_close_matches(name, rows, n=3)
+    meant = f"did you mean {', '.join(near)}? " if near else ""
+    raise InputError(f"there is no system {name!r}; {meant}`jfusion list` shows all.")

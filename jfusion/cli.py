@@ -325,7 +325,7 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(work=work)
         return sub
 
-    sub = command("demo", demo, "Fuse three embedded real scenes by five kinds of method and write a page.", "demo")
+    sub = command("demo", demo, "Fuse three embedded real scenes by 14 systems and write a page.", "demo")
     sub.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="folder (default: %(default)s)")
 
     sub = command("list", list_systems, "List the systems.", "list --task pansharpening")
@@ -370,7 +370,7 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument(
         "--memory", type=at_least(1), default=1024, metavar="MIB",
-        help="that a window may take; a fit takes more (default: 1024)",
+        help="that a window may take, by whose statistics most systems go; a fit takes more (default: 1024)",
     )  # fmt: skip
     sub.add_argument("--dtype", metavar="TYPE", help="of the output, such as uint16 (default: that of LR)")
     sub.add_argument("--no-cog", action="store_true", help="plain tiled GeoTIFF instead of a cloud-optimised one")

@@ -1,4 +1,4 @@
-"""The demonstration: three embedded real scenes, five kinds of method, one page.
+"""The demonstration: three embedded real scenes; classical, unrolled and untrained systems; one page.
 
 Jasper Ridge is simulated by Wald's protocol and so has a truth; the pair over Paris and the Landsat-8 pair are what the
 sensors gave. Everything that learns does so here and now, from another region or from the pair itself.

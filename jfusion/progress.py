@@ -64,3 +64,8 @@ def bar(description: str, quiet: bool = False) -> Iterator[Progress]:
                 rich.update(task, completed=done, total=total or None, figures=f"{_figures(shown)}{rate}")
 
             yield report
+
+
+def counted(done: int, planned: int) -> str:
+    """Steps in words, with those that were planned where they are more."""
+    return f"{done:,} of {planned:,} steps" if done < planned else f"{done:,} step{'s' * (done != 1)}"

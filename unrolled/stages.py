@@ -250,7 +250,8 @@ def consistent(
     """The nearest image to ``product`` in which every sensor sees what it saw: least ``|x - p|``, all ``A_k x = y_k``.
 
     Conjugate gradients on the correction, which stay in the span of the adjoints and so approach its smallest form.
-    Where noise keeps the images from agreeing, the result is a least-squares one, and fits the noise.
+    Where noise keeps the images from agreeing, the result is a least-squares one of relative errors, and fits the
+    noise.
 
     Args:
         product: ``(batch, height, width, band)``.
@@ -268,8 +269,14 @@ def consistent(
             "give the sensors (PSF, SRF) or estimate them from the pair with jfusion.operators.estimate."
         )
 
+    def weight(seen: Array) -> Array:
+        energy = jnp.mean(seen**2, (-3, -2, -1), keepdims=True)
+        return 1 / jnp.where(energy > 0, energy, 1)
+
+    weights = {k: weight(observation[k]) for k in known}
+
     def back(seen: Observation) -> Array:
-        return sum((operator.T(seen[k]) for k, operator in known.items()), jnp.zeros_like(product))
+        return sum((operator.T(weights[k] * seen[k]) for k, operator in known.items()), jnp.zeros_like(product))
 
     def normal(x: Array) -> Array:
         return back({k: operator(x) for k, operator in known.items()})

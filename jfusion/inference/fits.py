@@ -47,7 +47,8 @@ class Course:
 
     Attributes:
         progress: also called.
-        planned: steps that the fit was to have before a budget shortened it; 0 where it has not begun.
+        planned: steps that the fit was to have before a budget or its own stopping shortened it; 0 where it has not
+            begun.
         done: steps until now.
         total: steps that the fit is to have.
         figures: of the last step.
@@ -154,7 +155,7 @@ def fit(
     valid: Mapping[str, np.ndarray] | None = None,
     folder: Path | None = None,
     resume: bool = True,
-) -> tuple[Fit, float]:
+) -> tuple[Fit, Course]:
     """Fits a system to a pair; with a folder, a fit that was stopped goes on and ends as if it never had been.
 
     Args:
@@ -166,7 +167,7 @@ def fit(
         folder, resume: see `kept`.
 
     Returns:
-        The fit, and the share of its steps that the budget allowed.
+        The fit, and how it went.
 
     Raises:
         InputError: the system is not fitted, the pair does not suit it, or see `kept`.
@@ -177,7 +178,7 @@ def fit(
     if folder is None:
         course = Course(progress)
         done = method.fit(observation, model, budget=budget, progress=course, **arguments)
-        return done, course.share
+        return done, course
     settings = {
         "system": system.name, "sizes": sizes or {}, "effort": effort, "budget": budget,
         "seed": name_of(jax.random.key_data(key)),
@@ -188,4 +189,4 @@ def fit(
             observation, model, budget=keeper.left(budget), progress=keeper.course, restore=keeper.restore,
             save=keeper.save, **arguments,
         )  # fmt: skip
-        return done, keeper.course.share
+        return done, keeper.course

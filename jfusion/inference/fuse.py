@@ -193,7 +193,8 @@ def fuse(
         seed: of parameters and patches.
         tile: side of a window in high-resolution pixels.
         memory: working memory in MiB that decides the window where ``tile`` is not given; what a fit takes beyond that
-            is not counted.
+            is not counted. The product of a system that is not local (`jfusion.catalogue.System`) depends on the
+            windows.
         dtype: of the output, that of ``lr`` by default.
         cog: cloud-optimised layout.
         overwrite: replace an existing output, which stays until the new one is complete.
@@ -315,6 +316,8 @@ def _windowed(
         counts = jnp.asarray(observed(seen.masks, ratio))
         model, how = completed(system, seen.observation, seen.model, estimating, exact, counts)
         notes, network = [seen.remark, "" if estimating else scale_remark(seen), how], None
+        if system.local is None:
+            notes.append(f"in {layout.windows} windows, each by its own statistics")
         if isinstance(system.method, Trained):
             network, how = trained(system, seen.observation, model, **settings)
             notes.append(how)

@@ -20,10 +20,10 @@ from jfusion.inference.fits import fit
 from jfusion.inference.meter import measured
 from jfusion.inference.pair import observed
 from jfusion.inference.uncertainty import calibrated, check_interval
-from jfusion.operators import Observation, ObservationModel
+from jfusion.operators import Observation, ObservationModel, relative_residual, upsample
 from jfusion.operators.estimate import estimate
 from jfusion.operators.registration import Registration, displaced, in_place, register, shown
-from jfusion.progress import Progress, silent
+from jfusion.progress import Progress, counted, silent
 from jfusion.training import weights as weights_file
 from jfusion.training.loop import Network, train
 
@@ -39,7 +39,7 @@ class Run:
         seconds: wall-clock, with training, fitting and compilation.
         peak_memory_mib: memory above the start's, see `jfusion.inference.meter`; None where the system does not say.
         parameters: of the network, None for a classical system.
-        note: how the system came to be ready.
+        note: how the system came to be ready, and what is to be said of its product.
         network: the trained network, None for other kinds.
         registration: of the pair, None where it was not registered.
         half_width: of the product's interval, of its shape; None where it has none.
@@ -89,7 +89,7 @@ def trained(
         return network, f"weights of {weights.name}"
     where = "on pairs with truth" if data is not None else "on the pair itself by Wald's protocol"
     result = train(system, reduce(observation, model) if data is None else data, progress=progress, **settings)
-    note = f"trained {where}: {result.steps} steps in {result.seconds:.0f} s"
+    note = f"trained {where}: {counted(result.steps, result.planned)} in {result.seconds:.0f} s"
     return (result.network, note) if result.best is None else (result.best, f"{note}, the best by validation taken")
 
 
@@ -123,6 +123,33 @@ def check_exact(system: System) -> None:
             f"products that agree with both images are asked of unrolled networks, but {system.name} is "
             f"{system.family}; leave out --exact."
         )
+
+
+def agreement(product: Array, observation: Observation, model: ObservationModel, exact: bool = False) -> str:
+    """How well the product of a network agrees with what known sensors saw, where that is to be said.
+
+    Args:
+        product: ``(batch, height, width, band)``.
+        observation, model: of the pair.
+        exact: whether it was to agree; otherwise a remark is made where it tells `lr` worse than interpolation does.
+    """
+    residuals = _residuals(product, observation, model)
+    if exact:
+        return "agrees with " + " and ".join(f"{k} to {100 * float(v.max()):.2g} %" for k, v in residuals.items())
+    if "lr" not in residuals:
+        return ""
+    ours, plain = residuals["lr"], _residuals(upsample(observation["lr"], model.grid), observation, model)["lr"]
+    worst = int(jnp.argmax(ours - plain))
+    if ours[worst] <= plain[worst]:
+        return ""
+    missed = [100 * float(values[worst]) for values in (ours, plain)]
+    return f"misses lr by {missed[0]:.2g} %, where plain interpolation misses it by {missed[1]:.2g} %"
+
+
+@jax.jit
+def _residuals(product: Array, observation: Observation, model: ObservationModel) -> dict[str, Array]:
+    known = [k for k, operator in model.operators.items() if operator is not None]
+    return {k: relative_residual(model[k](product), observation[k]) for k in known}
 
 
 def run(
@@ -215,14 +242,19 @@ def run(
                 options: dict[str, Any] = {"effort": effort, "budget": budget, "progress": progress, "sizes": sizes,
                                            "folder": folder, "resume": resume, "valid": counts}  # fmt: skip
                 if uncertainty is None:
-                    done, _ = fit(system, observation, model, jax.random.key(seed), **options)
+                    done, course = fit(system, observation, model, jax.random.key(seed), **options)
+                    how = ""
                 else:
                     ensemble = calibrated(system, observation, model, seed, **options)
-                    done, half_width = ensemble.fit, ensemble.half_width(uncertainty)
-                    note = "; ".join(filter(None, (note, f"mean of {len(ensemble.members)} fits")))
+                    done, course, half_width = ensemble.fit, ensemble.course, ensemble.half_width(uncertainty)
+                    how = f"mean of {len(ensemble.members)} fits"
+                cut = course.done < course.planned
+                note = "; ".join(filter(None, (note, how, cut * f"fitted for {counted(course.done, course.planned)}")))
                 product, model, bands = done.product, done.model, Bands.of(observation, model)
                 generator = nnx.eval_shape(lambda: fitted.generator(bands, rngs=nnx.Rngs(0), **(sizes or {})))
                 parameters = count_parameters(generator)
+        if not isinstance(system.method, Classical):
+            note = "; ".join(filter(None, (note, agreement(product, observation, model, exact))))
         if found is not None:
             model = model if system.displaced else displaced(model, found.displacement)
             note = "; ".join(filter(None, (note, str(found))))

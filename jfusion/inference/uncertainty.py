@@ -33,7 +33,7 @@ from jfusion.data.geotiff import HALF_WIDTH
 from jfusion.data.scene import Scene
 from jfusion.data.simulate import reduce
 from jfusion.errors import InputError
-from jfusion.inference.fits import check_fitted, fit
+from jfusion.inference.fits import Course, check_fitted, fit
 from jfusion.inference.pair import in_blocks
 from jfusion.operators import Observation, ObservationModel
 from jfusion.progress import Progress, silent
@@ -103,6 +103,7 @@ class Calibrated:
 
     Attributes:
         fit: product and learned operators are the members' means.
+        course: of the fit of the members.
         members: ``(members, batch, height, width, band)``.
         lower: the members one ratio lower, likewise.
         truth: of these, ``(batch, height, width, band)``.
@@ -110,6 +111,7 @@ class Calibrated:
     """
 
     fit: Fit
+    course: Course
     members: Array
     lower: Array
     truth: Array
@@ -154,17 +156,19 @@ def calibrated(
         for name, mask in (valid or {}).items()
     }
 
-    def members(name: str, observation: Observation, model: ObservationModel, **settings: Any) -> tuple[Fit, float]:
+    def members(name: str, observation: Observation, model: ObservationModel, **settings: Any) -> tuple[Fit, Course]:
         return fit(
             system, observation, model, keys, budget=half, progress=progress, sizes=sizes,
             folder=folder and folder / name, resume=resume, **settings,
         )  # fmt: skip
 
-    whole, share = members("product", observation, model, effort=effort, valid=valid)
-    below, _ = members("one_ratio_lower", lower.observation, lower.model, effort=effort * share, valid=valid_below)
+    whole, course = members("product", observation, model, effort=effort, valid=valid)
+    below, _ = members(
+        "one_ratio_lower", lower.observation, lower.model, effort=effort * course.share, valid=valid_below
+    )
     mean = Fit(whole.product.mean(0), _mean(whole.model, model), whole.losses)
     counts = None if valid is None else jnp.asarray(valid["lr"])[: lower.target.shape[1], : lower.target.shape[2]]
-    return Calibrated(mean, whole.product, below.product, lower.target, counts)
+    return Calibrated(mean, course, whole.product, below.product, lower.target, counts)
 
 
 def _mean(found: ObservationModel, given: ObservationModel) -> ObservationModel:

@@ -83,6 +83,7 @@ class Training:
         network: after the last step.
         losses: of the network at the reported steps, in order.
         steps: done in all.
+        planned: steps that it was to have; more than were done where a budget ended it.
         seconds: of all sittings together, with compilation.
         best: the network that was best on the held-out images, None where there are none.
     """
@@ -90,6 +91,7 @@ class Training:
     network: Network
     losses: list[float]
     steps: int
+    planned: int
     seconds: float
     best: Network | None = None
 
@@ -270,7 +272,7 @@ def train(
 
     seconds = spent + time.perf_counter() - began
     chosen = None if best is None else network(best)
-    return Training(network(state.players[NETWORK]), history.losses, done, seconds, chosen)
+    return Training(network(state.players[NETWORK]), history.losses, done, steps, seconds, chosen)
 
 
 def _copied(network: Network, system: System, bands: Bands) -> Any:

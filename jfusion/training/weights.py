@@ -62,7 +62,9 @@ def load(path: str | os.PathLike[str], system: System | None = None) -> Network:
         raise InputError(f"there is no weights file {path}; check the path.") from None
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is not a weights file of jfusion (safetensors written by training).") from error
-    system = system or catalogue.get(name)
+    system = system or catalogue.systems().get(name)
+    if system is None:
+        raise InputError(f"{path} has the weights of {name}, which no catalogue has; give its row as second argument.")
     if system.name != name:
         raise InputError(f"{path} has the weights of {name}, but {system.name} was asked for; give the row of {name}.")
     module = build(system, bands, sizes=sizes)

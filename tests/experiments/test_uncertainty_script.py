@@ -9,15 +9,18 @@ import pytest
 from experiments.uncertainty import CASES, PLACES, STEPS, Settings, coverage, run
 from jfusion.catalogue import Fit
 from jfusion.errors import InputError
+from jfusion.inference.fits import Course
 from jfusion.inference.uncertainty import Calibrated, scale
 from jfusion.operators import Grid, Identity, ObservationModel
+from jfusion.progress import silent
 
 
 def test_coverage_is_the_share_within() -> None:
     rng = np.random.default_rng(0)
     members = jnp.asarray(rng.standard_normal((4, 1, 20, 20, 3)), jnp.float32)
     model = ObservationModel({"lr": Identity(), "guide": Identity()}, Grid.nested(1))
-    found = Calibrated(Fit(members.mean(0), model, []), members, members, members.mean(0) + 2 * scale(members))
+    far = members.mean(0) + 2 * scale(members)
+    found = Calibrated(Fit(members.mean(0), model, []), Course(silent), members, members, far)
     truth = np.array(found.fit.product[0])
     truth[:5] += 100
     truth[:, :, 0] += 100

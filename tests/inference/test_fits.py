@@ -54,8 +54,8 @@ def ended_at(step: int):
 @pytest.mark.parametrize("members", [None, 2])
 def test_told_to_stop_it_saves_and_goes_on_from_there(tmp_path: Path, members: int | None) -> None:
     key = jax.random.key(0) if members is None else jax.random.split(jax.random.key(0), members)
-    whole, share = fits.fit(MIAE, *blind(), key, **SETTINGS)
-    assert share == 1
+    whole, course = fits.fit(MIAE, *blind(), key, **SETTINGS)
+    assert course.share == 1
     for step in (1, STEPS // 2):
         with pytest.raises(SystemExit) as ended:
             fits.fit(MIAE, *blind(), key, **SETTINGS, folder=tmp_path / "run", progress=ended_at(step))
@@ -103,13 +103,21 @@ def test_another_fit_is_refused(tmp_path: Path) -> None:
 
 def test_what_a_budget_ended_is_not_fitted_again(tmp_path: Path) -> None:
     settings = {**SETTINGS, "budget": 1e-3, "folder": tmp_path / "run"}
-    whole, share = fits.fit(MIAE, *blind(), jax.random.key(0), **settings)
-    assert share < 0.5  # of the steps that were planned, although the first compilation took longer than the budget
+    whole, course = fits.fit(MIAE, *blind(), jax.random.key(0), **settings)
+    assert (
+        course.share < 0.5
+    )  # of the steps that were planned, although the first compilation took longer than the budget
     calls: list[int] = []
     done, again = fits.fit(MIAE, *blind(), jax.random.key(0), **settings, progress=lambda d, *_: calls.append(d))
     assert calls == []
-    assert again == share
+    assert again.share == course.share
     np.testing.assert_array_equal(done.product, whole.product)
+
+
+def test_what_a_budget_ended_is_told() -> None:
+    done = run(MIAE, *blind(), **SETTINGS, budget=1e-3)
+    assert f" of {STEPS} steps" in done.note
+    assert "misses lr by" in done.note
 
 
 def test_a_budget_is_that_of_all_sittings() -> None:

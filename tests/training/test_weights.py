@@ -44,6 +44,8 @@ def test_a_network_that_is_in_no_catalogue_is_loaded_with_its_row(tmp_path) -> N
     loaded = weights.load(path, mine)
     assert loaded.system is mine
     assert toys.digest(loaded) == toys.digest(Network(mine, bands, {}, build(mine, bands, 5, {"width": 2}), 2.5))
+    with pytest.raises(InputError, match="no catalogue has"):
+        weights.load(path)
     with pytest.raises(InputError, match="weights of mine, but theirs"):
         weights.load(path, toys.row("theirs"))
 
