@@ -218,7 +218,7 @@ def test_unknown_sensors_are_estimated_in_windows_too(tmp_path: Path, capsys) ->
                  "--json"]) == 0  # fmt: skip
     said = json.loads(capsys.readouterr().out)
     assert said["windows"] > 1
-    assert said["note"] == "observation model estimated from the pair"
+    assert said["note"] == "observation model estimated from the pair; in 4 windows, each by its own statistics"
     assert readers.read(out).valid.any()
 
 
