@@ -107,7 +107,7 @@ PROTOCOL: dict[str, Changes] = {
     "dhp": {"sizes": "compact"},
     "dip": {},
     "dip_hyperkite": {"sizes": "compact"},
-    "eu2adl": {"sizes": "compact", "steps": 6000},
+    "eu2adl": {"sizes": "compact", "steps": 12000},
     "gdd": {"steps": 1000},
     "hsi_csr": {},
     "hyconet": {"sizes": "compact"},

@@ -6,6 +6,9 @@ The paper fits 18,000 steps in two stages, blind, to 400 x 400 pixels of Houston
 and Chikusei (110 bands, ratio 16) with WorldView-2's eight bands, a Gaussian as wide as the ratio on each block, and no
 noise. Which pixels and bands is not published; here it is the upper left corner of each test tile of the contest, with
 48 bands.
+
+Compact sizes have 40 endmembers, from where the paper finds quality to rise until 160 (Fig. 6). Short fits lose, too:
+the log that comes with the release rises by 5 dB from step 1000 to 7000 and by 2.6 dB more until 14,000, its last.
 """
 
 from pathlib import Path

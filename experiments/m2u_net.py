@@ -8,7 +8,9 @@ Which pixels and bands is not published; here it is the upper left corner of eac
 bands.
 
 The published numbers are those of the iterates that are best against the truth, which this library never looks at; in
-the log that comes with the release the last iterate is 0.07 dB below that.
+the log that comes with the release the last iterate is 0.07 dB below that. There the U-Nets need 1200 steps to be as
+good as the first image that they are given. Compact sizes have a width of 20; the paper finds quality to rise with it
+from 40 to 260 (Table II).
 """
 
 from pathlib import Path
