@@ -8,6 +8,7 @@ changes in its owner's turn only.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import islice
@@ -259,6 +260,8 @@ class Devices:
     def of(batch: int, parts: int = 1) -> Devices:
         """As many devices as divide a batch evenly, so that a step is the same on any number of them.
 
+        Warns where another batch would have kept more devices busy.
+
         Raises:
             InputError: the processes, or the parts that each share is cut into, do not divide the batch.
         """
@@ -269,7 +272,15 @@ class Devices:
                 f"multiple of {processes * parts}."
             )
         share = batch // (processes * parts)
-        count = max(n for n in range(1, jax.local_device_count() + 1) if share % n == 0)
+        here = jax.local_device_count()
+        count = max(n for n in range(1, here + 1) if share % n == 0)
+        if count < min(here, share):
+            warnings.warn(
+                f"a batch of {batch} patches keeps {count} of {here} devices busy; a multiple of "
+                f"{here * processes * parts} would keep all.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         everyone = Devices.all().devices
         chosen = ([d for d in everyone if d.process_index == p][:count] for p in range(processes))
         return Devices(tuple(device for process in chosen for device in process))

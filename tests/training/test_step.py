@@ -196,12 +196,17 @@ def test_the_network_stands_still_while_the_critics_play() -> None:
     assert toys.furthest(alone.rest["norm"]["mean"], after.players[NETWORK].rest["norm"]["mean"]) < 1e-6
 
 
-@pytest.mark.parametrize(("batch", "parts", "devices"), [(4, 1, 2), (3, 1, 1), (4, 4, 1), (1, 1, 1)])
+@pytest.mark.parametrize(("batch", "parts", "devices"), [(4, 1, 2), (4, 4, 1), (1, 1, 1)])
 def test_devices_divide_the_batch(batch: int, parts: int, devices: int) -> None:
     assert len(Devices.of(batch, parts).devices) == devices
     if parts > 1:
         with pytest.raises(InputError, match="multiple of"):
             Devices.of(batch + 1, parts)
+
+
+def test_devices_that_a_batch_leaves_idle_are_told() -> None:
+    with pytest.warns(RuntimeWarning, match="1 of 2 devices"):
+        assert len(Devices.of(3).devices) == 1
 
 
 def test_only_lapack_on_several_cpu_devices_may_lock() -> None:
