@@ -197,8 +197,6 @@ def fuse(arguments: argparse.Namespace) -> None:
     if not arguments.quiet:
         note = f"; {fused.note}" if fused.note else ""
         print(f"{fused.system} ({fused.task}): {fused.geometry}{note}", file=sys.stderr)
-        if fused.clipped:
-            print(f"{fused.clipped} samples were clipped to the output's data type", file=sys.stderr)
     found = fused.registration
     if arguments.json:
         emit({"output": str(fused.output), "system": fused.system, "task": fused.task, "ratio": fused.geometry.ratio,

@@ -23,7 +23,7 @@ from jfusion.inference.fuse import fuse
 from jfusion.inference.pair import Pair, make_pair, product_outline
 from jfusion.operators import ObservationModel
 from jfusion.operators.estimate import Estimate, estimate
-from jfusion.report.compare import Contest, Trial, psf_picture, rows_of, srf_matrix, stage_views
+from jfusion.report.compare import Contest, Trial, responses, rows_of, stage_views
 from jfusion.report.content import Degradation, SceneSection
 from jfusion.report.environment import environment
 from jfusion.report.page import write_page
@@ -84,14 +84,9 @@ def degradation(
     found: Estimate, wavelengths: np.ndarray | None, true: ObservationModel | None, side: int
 ) -> Degradation:
     """Estimated sensor responses beside the true ones."""
-    return Degradation(
-        system="least squares on the pair (HySure)",
-        psf_estimated=psf_picture(found.model, side),
-        srf_estimated=srf_matrix(found.model),
-        psf_true=None if true is None else psf_picture(true, side),
-        srf_true=None if true is None else srf_matrix(true),
-        wavelengths=wavelengths,
-    )
+    models = {"estimated": found.model} if true is None else {"true": true, "estimated": found.model}
+    return Degradation("Sensor responses that least squares on the pair found (HySure)", wavelengths=wavelengths,
+                       **responses(models, side))  # fmt: skip
 
 
 def blind(pair: Simulation | Pair) -> Estimate:

@@ -68,7 +68,7 @@ def pair_grid(lr: Scene, guide: Scene) -> PairGeometry:
             f"{other.name} is georeferenced and {bare.name} is not; give {bare.name} its transform, or remove the "
             f"other's if both cover the same extent."
         )
-    if not _same_crs(lr.crs, guide.crs):
+    if not same_crs(lr.crs, guide.crs):
         raise InputError(
             f"{lr.name} is in {_short(lr.crs)} and {guide.name} in {_short(guide.crs)}; warp one of them to the "
             f"other's coordinate reference system first."
@@ -144,7 +144,8 @@ def _shared(lr_size: int, guide_size: int, ratio: int, start: float) -> tuple[sl
     return best
 
 
-def _same_crs(left: str | None, right: str | None) -> bool:
+def same_crs(left: str | None, right: str | None) -> bool:
+    """Whether two descriptions, "EPSG:n" or WKT, are of one coordinate reference system."""
     if left is None or right is None or left == right:
         return left == right
     from rasterio.crs import CRS

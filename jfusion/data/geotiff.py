@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import rasterio
 import rasterio.shutil
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+from jfusion import __version__
 from jfusion.data.scene import Scene
 from jfusion.errors import InputError, RunError
 from jfusion.files import check_output
@@ -29,6 +30,11 @@ BLOCK_ROWS = 32
 CACHE_MIB = 128
 LEVEL = 1
 """Of deflate, 1 to 9: much faster than the usual 6, at nearly the same size."""
+
+SUFFIXES = (".tif", ".tiff")
+
+USELESS = 0.99
+"""Share of clipped samples above which a file says nothing."""
 
 HALF_WIDTH = "half width of the"
 """Begins the description of a band that says how far the others may be off; it is no band of the image."""
@@ -41,14 +47,21 @@ class WindowedWriter:
     Attributes:
         dtype, nodata: of the file.
         masked: the file has a mask band, because nodata is None.
-        clipped: samples so far that did not fit into the data type.
+        samples, clipped: so far, of valid pixels: how many, and how many did not fit into the data type.
     """
 
     dtype: np.dtype
     nodata: float | None
     masked: bool
     _dataset: Any
+    samples: int = field(default=0)
     clipped: int = field(default=0)
+
+    @property
+    def remark(self) -> str:
+        """How many samples were clipped; empty where none was."""
+        share = 100 * self.clipped / max(self.samples, 1)
+        return f"{self.clipped} samples ({share:.2g} %) were clipped to {self.dtype}" if self.clipped else ""
 
     def write(self, row: int, col: int, image: np.ndarray, mask: np.ndarray | None = None) -> None:
         """Put `(height, width, band)` numbers at that corner; pixels where `mask` is False become nodata.
@@ -74,6 +87,7 @@ class WindowedWriter:
         self._dataset.write(np.moveaxis(stored, -1, 0), window=window)
         if self.masked:
             self._dataset.write_mask(valid, window=window)
+        self.samples += int(np.count_nonzero(valid)) * image.shape[2]
         self.clipped += clipped
 
 
@@ -153,7 +167,13 @@ def write(path: str | Path, scene: Scene, *, dtype: Any = None, cog: bool = True
 
 @contextmanager
 def open_writer(
-    path: str | Path, outline: Scene, *, dtype: Any = None, cog: bool = True, overwrite: bool = False
+    path: str | Path,
+    outline: Scene,
+    *,
+    dtype: Any = None,
+    cog: bool = True,
+    overwrite: bool = False,
+    tags: Mapping[str, str] | None = None,
 ) -> Iterator[WindowedWriter]:
     """A GeoTIFF to be filled window by window with the size and metadata of `outline`, whose image is not looked at.
 
@@ -163,15 +183,18 @@ def open_writer(
 
     Args:
         dtype, cog, overwrite: see `write`.
+        tags: more metadata of the file.
 
     Raises:
-        InputError: the file exists and is not to be replaced, its folder is missing or cannot be written, or nodata
-            does not fit the data type.
+        InputError: the file exists and is not to be replaced, its name does not end as a GeoTIFF's, its folder is
+            missing or cannot be written, nodata does not fit the data type, or nearly no sample does.
         RunError: the file could not be completed.
     """
     path = Path(path)
     kind = outline.image.dtype if dtype is None else _dtype(dtype)
     check_output(path, overwrite)
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"the output {path} becomes a GeoTIFF; let its name end in {' or '.join(SUFFIXES)}.")
     _check_dtype(path, kind, outline.nodata)
     _check_space(path, outline, kind)
     workplace = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -180,9 +203,15 @@ def open_writer(
         with rasterio.Env(GDAL_CACHEMAX=CACHE_MIB, GDAL_TIFF_INTERNAL_MASK=True):
             with _open(plain, "w", **_profile(outline, kind)) as dataset:
                 _describe(dataset, outline)
+                dataset.update_tags(**(tags or {}))
                 masked = outline.nodata is None and outline.mask is not None
                 writer = WindowedWriter(kind, outline.nodata, masked, dataset)
                 yield writer
+                if writer.clipped > USELESS * writer.samples:
+                    raise InputError(
+                        f"{100 * writer.clipped / writer.samples:.1f} % of the samples do not fit into {kind}, so "
+                        f"{path} is not written; choose another data type, such as float32."
+                    )
                 if cog:
                     # made before anything is compressed, which is faster than to leave them to the COG driver
                     dataset.build_overviews(_overviews(outline, dataset.block_shapes[0][0]), Resampling.average)
@@ -270,13 +299,16 @@ def _describe(dataset: Any, scene: Scene) -> None:
     dataset.offsets = np.broadcast_to(scene.offset, scene.bands).tolist()
     if scene.band_names is not None:
         dataset.descriptions = scene.band_names
+    if scene.colours is not None:
+        dataset.colorinterp = [ColorInterp[colour] for colour in scene.colours]
     for key, values in (("CENTRAL_WAVELENGTH_UM", scene.wavelengths), ("FWHM_UM", scene.fwhm)):
         for index, value in enumerate(() if values is None else values, start=1):
             if not np.isfinite(value):
                 continue
             dataset.update_tags(index, ns="IMAGERY", **{key: repr(round(float(value) / 1000, 9))})
     texts = {"SENSOR": scene.sensor, "LICENCE": scene.licence, "CITATION": scene.citation, "NOTE": scene.note}
-    dataset.update_tags(NAME=scene.name, **{key: text for key, text in texts.items() if text})
+    texts |= {"NAME": scene.name, "TIFFTAG_DATETIME": scene.time, "TIFFTAG_SOFTWARE": f"jfusion {__version__}"}
+    dataset.update_tags(**{key: text for key, text in texts.items() if text})
 
 
 def _overviews(outline: Scene, size: int) -> list[int]:

@@ -44,11 +44,13 @@ class Scene:
         wavelengths: band centres in nm, `(band,)`.
         fwhm: full widths at half maximum in nm, `(band,)`.
         band_names: one a band.
+        colours: what each band shows, in GDAL's words such as "red" or "nir"; "undefined" where a file does not say.
         transform: pixel corner (column, row) to map (x, y).
         crs: coordinate reference system as "EPSG:n" or WKT.
         mask: `(height, width)`, True where every band is valid; None if all pixels are.
         nodata: the number that marks an invalid sample in `image`.
         scale, offset: physical value = scale * image + offset.
+        time: of the image, as TIFF has it: "2024:05:31 10:15:00".
         licence, citation, note: terms of use, whom to cite, what to know.
     """
 
@@ -58,12 +60,14 @@ class Scene:
     wavelengths: np.ndarray | None = None
     fwhm: np.ndarray | None = None
     band_names: tuple[str, ...] | None = None
+    colours: tuple[str, ...] | None = None
     transform: Affine | None = None
     crs: str | None = None
     mask: np.ndarray | None = None
     nodata: float | None = None
     scale: float | np.ndarray = 1.0
     offset: float | np.ndarray = 0.0
+    time: str | None = None
     licence: str | None = None
     citation: str | None = None
     note: str | None = None
@@ -74,7 +78,7 @@ class Scene:
                 f"{self.name}: expected an image (height, width, band) with at least one pixel, "
                 f"but its shape is {self.image.shape}."
             )
-        for field in ("wavelengths", "fwhm", "band_names"):
+        for field in ("wavelengths", "fwhm", "band_names", "colours"):
             value = getattr(self, field)
             if value is not None and len(value) != self.bands:
                 raise InputError(f"{self.name}: expected {self.bands} {field}, one a band, but got {len(value)}.")
@@ -162,6 +166,7 @@ class Scene:
             wavelengths=None if self.wavelengths is None else self.wavelengths[chosen],
             fwhm=None if self.fwhm is None else self.fwhm[chosen],
             band_names=None if self.band_names is None else tuple(self.band_names[k] for k in chosen),
+            colours=None if self.colours is None else tuple(self.colours[k] for k in chosen),
             scale=pick(self.scale),
             offset=pick(self.offset),
         )
@@ -189,19 +194,20 @@ class Scene:
     def rgb_bands(self) -> tuple[int, int, int]:
         """Indices of three bands to show as red, green and blue.
 
-        By wavelength (`rgb_at`), then by band name; otherwise three bands spread over all, the last red.
+        By wavelength (`rgb_at`), then by band name or colour; otherwise four are taken for blue, green, red and near
+        infrared, and of any other number three spread over all are shown, the last red.
         """
         if self.wavelengths is not None and np.isfinite(self.wavelengths).any():
             return rgb_at(self.wavelengths)
-        if self.band_names is not None:
-            lower = [name.lower() for name in self.band_names]
+        for names in (self.band_names, self.colours):
+            lower = [name.lower() for name in names or ()]
             named = [
                 next((lower.index(alias) for alias in _ALIASES[colour] if alias in lower), None)
                 for colour, _ in TRUE_COLOUR
             ]
             if None not in named:
                 return tuple(named)  # type: ignore[return-value]
-        last = self.bands - 1
+        last = 2 if self.bands == 4 else self.bands - 1
         return last, last // 2, 0
 
     def quicklook(self) -> np.ndarray:

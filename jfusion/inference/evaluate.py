@@ -13,7 +13,7 @@ from jax import Array
 
 from jfusion import metrics
 from jfusion.data import readers
-from jfusion.data.geometry import pair_grid
+from jfusion.data.geometry import MAX_RATIO_ERROR, pair_grid, same_crs
 from jfusion.data.scene import Scene
 from jfusion.errors import InputError
 from jfusion.inference.pair import Pair, as_input, make_pair
@@ -83,18 +83,27 @@ def without_reference(
 
 
 def _matching(product: Scene, reference: Scene) -> tuple[Scene, Scene]:
-    geometry = pair_grid(product, reference)
-    if geometry.ratio != 1:
+    if not math.isclose(across := _pixel(product, reference), 1, rel_tol=MAX_RATIO_ERROR):
         raise InputError(
-            f"{product.name} and {reference.name} must have pixels of one size, but their ratio is {geometry.ratio}; "
-            "give the reference at the product's resolution."
+            f"the reference must have pixels of the product's size, but one of {reference.name} is {across:.3g} times "
+            f"as wide as one of {product.name}; give the truth on the product's grid, or --lr and --guide in its place."
         )
+    geometry = pair_grid(product, reference)
     product, reference = geometry.crop(product, reference)
     if product.bands != reference.bands:
         raise InputError(
             f"{product.name} has {product.bands} bands and {reference.name} {reference.bands}; give the same bands."
         )
     return product, reference
+
+
+def _pixel(product: Scene, reference: Scene) -> float:
+    """Width of a pixel of the reference in pixels of the product; 1 where their places cannot be compared."""
+    if product.transform is None and reference.transform is None:
+        return product.width / reference.width
+    if product.transform is None or reference.transform is None or not same_crs(product.crs, reference.crs):
+        return 1.0
+    return float(np.hypot(*reference.transform[0:4:3]) / np.hypot(*product.transform[0:4:3]))
 
 
 def evaluate_files(

@@ -98,7 +98,7 @@ class Fused:
         seconds, peak_memory_mib: of the whole work.
         windows: number of windows that the scene went through in.
         clipped: samples that did not fit into the output's data type.
-        note: how the system came to be ready, and remarks on the pair.
+        note: how the system came to be ready, and remarks on the pair and on samples that were clipped.
         network: what was trained or loaded, None for other kinds.
         parameters: of the network or of what was fitted, None for a classical system.
         registration: of the pair, None where it was not registered.
@@ -232,11 +232,12 @@ def fuse(
         sources.check_sensors()
         settings: dict[str, Any] = {"weights": weights, "seed": seed, "budget": budget, "progress": progress,
                                     "folder": keep}  # fmt: skip
-        outline = product_outline(lr_outline, guide_outline, masked=register)
+        outline = product_outline(lr_outline, guide_outline, output.stem, masked=register)
         if uncertainty is not None:
             check_interval(row, (lr_outline.height, lr_outline.width), sources.geometry.ratio, uncertainty)
             settings["uncertainty"], outline = uncertainty, with_half_width(outline, uncertainty)
-        with geotiff.open_writer(output, outline, dtype=dtype, cog=cog, overwrite=overwrite) as writer:
+        how: dict[str, Any] = {"dtype": dtype, "cog": cog, "overwrite": overwrite, "tags": {"SYSTEM": row.name}}
+        with geotiff.open_writer(output, outline, **how) as writer:
             work = partial(_whole, registering=register) if layout.windows == 1 else _windowed
             done = work(row, sources, layout, writer, settings, estimating=estimate, exact=exact)
     return Fused(
@@ -250,7 +251,7 @@ def fuse(
         peak_memory_mib=meter.peak_memory_mib,
         windows=layout.windows,
         clipped=writer.clipped,
-        note=done.note,
+        note="; ".join(filter(None, (done.note, writer.remark))),
         network=done.network,
         parameters=done.parameters,
         registration=done.registration,

@@ -228,7 +228,7 @@ def scale_remark(pair: Pair) -> str:
     )
 
 
-def product_outline(lr: Scene, guide: Scene, masked: bool = False) -> Scene:
+def product_outline(lr: Scene, guide: Scene, name: str = "product", masked: bool = False) -> Scene:
     """The product's metadata: on the guide's grid, with the bands, numbers and data type of ``lr``; its image is zero.
 
     The nodata value is that of ``lr``, or 0 where only the guide can have invalid pixels or the product is ``masked``
@@ -238,6 +238,7 @@ def product_outline(lr: Scene, guide: Scene, masked: bool = False) -> Scene:
     return dataclasses.replace(
         lr,
         image=np.broadcast_to(np.zeros((), lr.image.dtype), (guide.height, guide.width, lr.bands)),
+        name=name,
         mask=None,
         nodata=0 if lr.nodata is None and masked else lr.nodata,
         transform=guide.transform,

@@ -209,6 +209,7 @@ def with_half_width(outline: Scene, level: float) -> Scene:
         outline,
         image=np.broadcast_to(np.zeros((), outline.image.dtype), (outline.height, outline.width, bands + 1)),
         band_names=(*names, f"{HALF_WIDTH} {100 * level:g} % interval, mean over bands"),
+        colours=None if outline.colours is None else (*outline.colours, "undefined"),
         wavelengths=wavelengths,
         fwhm=fwhm,
         scale=np.append(scales, scales.min()),

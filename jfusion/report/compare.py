@@ -135,7 +135,7 @@ class Contest:
         path = folder / self.scene / f"{name}.tif"
         if name != "reference" or not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            scene = dataclasses.replace(self.outline, image=np.asarray(image, np.float32), mask=self.mask)
+            scene = dataclasses.replace(self.outline, image=np.asarray(image, np.float32), name=name, mask=self.mask)
             geotiff.write(path, scene, dtype=np.float32, overwrite=True)
         return path.relative_to(folder).as_posix()
 
@@ -176,6 +176,16 @@ def srf_matrix(model: ObservationModel) -> np.ndarray | None:
     """The spectral response ``(guide band, band)``, None if unknown."""
     spectral = model.operators["guide"]
     return np.asarray(spectral.srf) if isinstance(spectral, SpectralResponse) else None
+
+
+def responses(models: Mapping[str, ObservationModel], side: int) -> dict[str, dict[str, np.ndarray]]:
+    """The known ``psf`` and ``srf`` of several models by their names; see `psf_picture` and `srf_matrix`."""
+    psf = {name: psf_picture(model, side) for name, model in models.items()}
+    srf = {name: srf_matrix(model) for name, model in models.items()}
+    return {
+        key: {name: found for name, found in parts.items() if found is not None}
+        for key, parts in (("psf", psf), ("srf", srf))
+    }
 
 
 def sensor_errors(found: ObservationModel, true: ObservationModel, lr: Array) -> dict[str, float]:

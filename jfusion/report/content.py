@@ -30,20 +30,18 @@ class StageView:
 
 @dataclasses.dataclass(frozen=True)
 class Degradation:
-    """Sensor responses that a system has estimated, beside the true ones where they are known.
+    """Sensor responses by where they come from, such as "estimated"; those called "true" are what others are held to.
 
     Attributes:
-        system: that estimated them.
-        psf_estimated, psf_true: kernels ``(height, width)`` with their origin in the middle.
-        srf_estimated, srf_true: ``(guide band, band)``.
+        title: heading.
+        psf: kernels ``(height, width)`` with their origin in the middle.
+        srf: ``(guide band, band)``.
         wavelengths: of the bands in nm ``(band,)``.
     """
 
-    system: str
-    psf_estimated: np.ndarray | None = None
-    psf_true: np.ndarray | None = None
-    srf_estimated: np.ndarray | None = None
-    srf_true: np.ndarray | None = None
+    title: str
+    psf: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    srf: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     wavelengths: np.ndarray | None = None
 
 
@@ -55,6 +53,7 @@ class SceneSection:
         title, text: heading and introduction, plain text.
         facts: sensor, size, ratio, licence and the like.
         inputs: what the sensors gave, ``(h, w, bands)`` by name; the one with the bands of the products is ``lr``.
+            Inputs and products are nan where there is no data.
         rgb: indices of the bands shown as red, green and blue.
         products: ``(height, width, band)`` by system, in order of appearance.
         reference: the truth ``(height, width, band)``, None where there is none.
@@ -63,7 +62,7 @@ class SceneSection:
         window: shown enlarged; the busiest one where None.
         pixels: (row, column) whose spectra are drawn; distinct ones where None.
         stages: of the unrolled network ``stages_system``.
-        degradation: estimated sensor responses.
+        degradation: sensor responses.
         downloads: (label, path relative to the page).
         guide_rgb: indices of the guide's bands shown as red, green and blue; its last three, reversed, where None.
         unit: of the values, such as "reflectance".
@@ -141,6 +140,11 @@ class SceneSection:
         """Height, width and bands of the products."""
         height, width, bands = np.shape(next(iter(self.products.values())))
         return height, width, bands
+
+    @property
+    def valid(self) -> np.ndarray:
+        """``(height, width)``: True where all products have data."""
+        return np.logical_and.reduce([np.isfinite(image).all(-1) for image in self.products.values()])
 
     @property
     def truth(self) -> np.ndarray:

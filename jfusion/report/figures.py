@@ -79,9 +79,12 @@ class Painter:
         fine = self.section.reference
         if fine is None:
             fine = max(self.section.inputs.values(), key=lambda x: np.shape(x)[0])
+        fine = np.where(
+            self.section.valid[..., None], pictures.regrid(np.asarray(fine), self.height, self.width), np.nan
+        )
         side = min(max(8, round(0.3 * min(self.height, self.width))), self.height, self.width)
         side = min(self.card // max(1, round(self.card / side)), self.height, self.width)
-        return pictures.busiest_window(pictures.regrid(np.asarray(fine), self.height, self.width), side)
+        return pictures.busiest_window(fine, side)
 
     def whole(self, image: np.ndarray, name: str) -> Picture:
         return _picture(self.stretch(self.colours(image)), f"{name}, the whole scene in colour", self.card)
@@ -181,10 +184,16 @@ def spectra(section: SceneSection, painter: Painter, key: str) -> dict[str, Any]
     truth = "reference" if section.reference is not None else "coarse input"
     pixels = section.pixels
     if pixels is None:
-        scale = np.array([painter.height, painter.width]) / section.truth.shape[:2]
-        found = (np.add(pixel, 0.5) * scale for pixel in pictures.distinct_pixels(section.truth))
-        pixels = [(int(r), int(c)) for r, c in found]
+        height, width = section.truth.shape[:2]
+        rows, columns = (
+            ((np.arange(n) + 0.5) * whole / n).astype(int)
+            for n, whole in ((height, painter.height), (width, painter.width))
+        )
+        shown_by_all = section.valid[rows[:, None], columns, None]
+        found = pictures.distinct_pixels(np.where(shown_by_all, section.truth, np.nan))
+        pixels = [(int(rows[r]), int(columns[c])) for r, c in found]
     xlabel = "band" if section.wavelengths is None else "wavelength (nm)"
+    dashed = [row.system for row in section.rows if row.is_baseline and row.system in shown] if len(shown) > 1 else []
     plots = [
         lines(
             f"{key}-spectrum-{i}",
@@ -194,14 +203,14 @@ def spectra(section: SceneSection, painter: Painter, key: str) -> dict[str, Any]
             truth=truth,
             xlabel=xlabel,
             ylabel=section.unit or "value",
-            dashed=[row.system for row in section.rows if row.is_baseline],
+            dashed=dashed,
         )
         for i, (r, c) in enumerate(pixels, 1)
     ]
     marks = [
         f"--x:{100 * (c + 0.5) / painter.width:.2f}%;--y:{100 * (r + 0.5) / painter.height:.2f}%" for r, c in pixels
     ]
-    return {"plots": plots, "marks": marks, "chosen": len(shown) < len(section.products)}
+    return {"plots": plots, "marks": marks, "chosen": len(shown) < len(section.products), "dashed": bool(dashed)}
 
 
 def stages(section: SceneSection, painter: Painter, key: str) -> dict[str, Any] | None:
@@ -225,19 +234,20 @@ def _centred(psf: np.ndarray, height: int, width: int) -> np.ndarray:
 def degradation(degradation: Degradation | None, key: str) -> dict[str, Any] | None:
     if degradation is None:
         return None
-    view: dict[str, Any] = {"system": degradation.system, "psf": [], "plots": []}
-    psfs = {
-        name: np.asarray(psf, np.float64)
-        for name, psf in {"true": degradation.psf_true, "estimated": degradation.psf_estimated}.items()
-        if psf is not None
+    notes = {
+        "PSF pictures share one scale.": len(degradation.psf) > 1,
+        "In the SRF plot the true responses are dashed.": "true" in degradation.srf,
     }
-    if psfs:
+    view: dict[str, Any] = {"title": degradation.title, "psf": [], "plots": []}
+    view["notes"] = [note for note, true in notes.items() if true]
+    if degradation.psf:
+        psfs = {name: np.asarray(psf, np.float64) for name, psf in degradation.psf.items()}
         height, width = (max(psf.shape[axis] for psf in psfs.values()) for axis in (0, 1))
         psfs = {name: _centred(psf, height, width) for name, psf in psfs.items()}
         limit = max(float(np.nanmax(psf)) for psf in psfs.values())
         limit = limit if limit > 0 else 1.0
         view["psf"] = [
-            (name, _heat(psf, limit, PSF_COLOURS, f"{name} PSF, {height} × {width}", _card_width(width, KERNEL)))
+            (name, _heat(psf, limit, PSF_COLOURS, f"PSF, {name}, {height} × {width}", _card_width(width, KERNEL)))
             for name, psf in psfs.items()
         ]
         offsets = np.arange(width) - (width - 1) / 2
@@ -252,20 +262,20 @@ def degradation(degradation: Degradation | None, key: str) -> dict[str, Any] | N
                 ylabel="weight",
             )
         )
-    if degradation.srf_estimated is not None:
-        estimated = {f"band {k}": response for k, response in enumerate(np.asarray(degradation.srf_estimated), 1)}
-        true = {}
-        if degradation.srf_true is not None:
-            true = {f"true {k}": response for k, response in enumerate(np.asarray(degradation.srf_true), 1)}
+    if degradation.srf:
+        found = {name: np.asarray(srf) for name, srf in degradation.srf.items() if name != "true"}
+        curves = {f"band {k}": response for srf in found.values() for k, response in enumerate(srf, 1)}
+        true = {f"true {k}": response for k, response in enumerate(np.asarray(degradation.srf.get("true", ())), 1)}
+        bands = len(true) or len(curves)
         view["plots"].append(
             lines(
                 f"{key}-srf",
-                "SRF of each band of the guide",
+                ", ".join(["SRF of each band of the guide", *found]),
                 degradation.wavelengths,
-                estimated | true,
+                curves | true,
                 xlabel="band" if degradation.wavelengths is None else "wavelength (nm)",
                 ylabel="weight",
-                colours={name: k % len(estimated) for k, name in enumerate(estimated | true)},
+                colours={name: k % bands for k, name in enumerate(curves | true)},
                 dashed=list(true),
                 unnamed=list(true),
             )

@@ -12,6 +12,7 @@ import numpy as np
 
 from jfusion.errors import InputError
 from jfusion.files import check_output, replaced
+from jfusion.metrics import WITHOUT_REFERENCE
 from jfusion.report import figures
 from jfusion.report.content import SceneSection
 from jfusion.report.results import (
@@ -35,8 +36,11 @@ def _size(image: np.ndarray) -> str:
 def _table(section: SceneSection) -> dict[str, Any]:
     names = metric_names(section.rows)
     ranks = {n: places(n, [row.metrics.get(n, math.nan) for row in section.rows]) for n in names}
+    undefined = [n for n in names if any(math.isnan(row.metrics.get(n, 0.0)) for row in section.rows)]
     return {
         "columns": [display(n) for n in names],
+        "baseline": len(section.rows) > 1 and any(row.is_baseline for row in section.rows),
+        "undefined": _listed([display(n).label for n in undefined if n in WITHOUT_REFERENCE]),
         "rows": [
             {
                 "row": row,
@@ -64,17 +68,18 @@ def _protocols(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _headline(section: SceneSection, cards: dict[str, Any]) -> dict[str, Any] | None:
-    """The best system by the leading metric, beside the trivial baseline."""
+    """The best system by the leading metric but for the trivial baseline, which is told beside it."""
     leading = leading_metric(section.rows)
     if leading is None:
         return None
-    best = max(section.rows, key=lambda row: merit(leading, row))
+    rivals = [row for row in section.rows if not row.is_baseline]
+    best = max(rivals or section.rows, key=lambda row: merit(leading, row))
     baseline = next((row for row in section.rows if row.is_baseline and row is not best), None)
     product = next((card for card in cards["products"] if card["name"] == best.system), None)
     return {
         "system": best.system,
         "metric": display(leading),
-        "value": display(leading).text(best.metrics[leading]),
+        "value": display(leading).text(best.metrics.get(leading, math.nan)),
         "baseline": baseline and (baseline.system, with_unit(leading, baseline.metrics.get(leading, math.nan))),
         "picture": product and product["whole"],
     }
@@ -106,7 +111,7 @@ def _section(section: SceneSection, key: str) -> dict[str, Any]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return "".join(names) if len(names) < 2 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _summary(sections: Sequence[SceneSection]) -> list[str]:
@@ -117,24 +122,27 @@ def _summary(sections: Sequence[SceneSection]) -> list[str]:
     of_families = f" of {families} {'family' if families == 1 else 'families'}" if families else ""
     judged = [s.title for s in sections if s.reference is not None]
     blind = [s.title for s in sections if s.reference is None]
-    said = [
-        f"{systems} {'system' if systems == 1 else 'systems'}{of_families} on {_listed([s.title for s in sections])}."
-    ]
+    places = _listed([s.title for s in sections])
+    if systems == 1:
+        said = [f"{next(iter(sections[0].products))} on {places}."]
+    else:
+        said = [f"{systems} systems{of_families} on {places}."]
     how = []
     if judged:
         how.append(f"The truth of {_listed(judged)} is known, and products are compared with it pixel by pixel.")
     if blind:
         how.append(
-            f"Nobody knows the truth of {_listed(blind)}: what is judged is how products explain what the sensors gave."
+            f"Nobody knows the truth of {_listed(blind)}: what is judged is how products explain what the sensors gave, "
+            "of which plain interpolation, too soft as it is, explains much."
         )
     said.append(" ".join(how))
     leaders, better, others = [], 0, 0
     for section in sections:
         leading = leading_metric(section.rows)
-        if leading is None:
+        if leading is None or len(section.rows) < 2:
             continue
         leaders.append(f"{max(section.rows, key=lambda row: merit(leading, row)).system} on {section.title}")
-        for baseline in [row for row in section.rows if row.is_baseline]:
+        for baseline in [row for row in section.rows if row.is_baseline and section.reference is not None]:
             rivals = [row for row in section.rows if not row.is_baseline]
             better += sum(merit(leading, row) > merit(leading, baseline) for row in rivals)
             others += len(rivals)

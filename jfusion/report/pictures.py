@@ -155,6 +155,8 @@ def _box_sum(image: np.ndarray, side: int) -> np.ndarray:
 def busiest_window(image: np.ndarray, side: int) -> Window:
     """The square of ``side`` pixels with the most texture of ``(height, width, channel)``; bright clouds have none.
 
+    Pixels that are not finite have none either.
+
     Raises:
         InputError: the square does not fit.
     """
@@ -162,10 +164,12 @@ def busiest_window(image: np.ndarray, side: int) -> Window:
         raise InputError(
             f"the window must fit into {image.shape[:2]} pixels, but its side is {side}; choose a smaller."
         )
-    grey = np.nan_to_num(image.astype(np.float64).mean(-1), posinf=0, neginf=0)
-    low, high = np.percentile(grey, (2, 90))
+    grey = image.astype(np.float64).mean(-1)
+    grey[~np.isfinite(grey)] = np.nan
+    low, high = (0.0, 0.0) if np.isnan(grey).all() else np.nanpercentile(grey, (2, 90))
     grey = np.log(0.1 + np.clip((grey - low) / (high - low if high > low else 1), 0, 1))
     energy = np.hypot(*(np.abs(np.diff(grey, axis=a, append=grey.take([-1], a))) for a in (0, 1)))
+    energy = np.nan_to_num(energy)
     sums = _box_sum(np.minimum(energy, np.percentile(energy, 99)), side)
     top, left = (int(i) for i in np.unravel_index(np.argmax(sums), sums.shape))
     return top, top + side, left, left + side

@@ -31,7 +31,7 @@ class Row:
         parameters: trainable scalars, None where there are none.
         seconds: wall time to the product, nan where it was not measured.
         peak_memory_mib: None where it was not measured.
-        product: path of the GeoTIFF, relative to the results.
+        product: path of the GeoTIFF, relative to the results; empty where it was not kept.
         reference: path of the truth, None where there is none.
         note: what a reader of the table has to know.
     """

@@ -7,6 +7,7 @@ import pytest
 import rasterio
 from affine import Affine
 
+import jfusion
 from jfusion.data import geotiff, readers
 from jfusion.data.scene import Scene
 from jfusion.errors import InputError, RunError
@@ -24,6 +25,8 @@ def scene(height=6, width=5, dtype="uint16", **changes):
         "band_names": ("B2", "B4"),
         "transform": Affine(30, 0, 543975, 0, -30, 1378995),
         "crs": "EPSG:32616",
+        "colours": ("blue", "nir"),
+        "time": "2024:05:31 10:15:00",
         "nodata": 0.0,
         "scale": 2e-5,
         "offset": -0.1,
@@ -42,7 +45,7 @@ def assert_same(left, right):
         assert (ours is None) == (theirs is None)
         if ours is not None:
             np.testing.assert_allclose(ours, theirs, rtol=1e-9)
-    for name in ("sensor", "band_names", "crs", "nodata", "licence", "citation", "note"):
+    for name in ("sensor", "band_names", "colours", "crs", "nodata", "time", "licence", "citation", "note"):
         assert getattr(left, name) == getattr(right, name)
     assert left.image.dtype == right.image.dtype
     assert left.transform == right.transform or left.transform.almost_equals(right.transform)
@@ -123,6 +126,30 @@ def test_valid_samples_that_look_like_nodata_move_by_one(dtype, nodata, stored, 
     after = readers.read(tmp_path / "place.tif")
     np.testing.assert_array_equal(after.mask, mask)
     assert set(after.image[mask].ravel().tolist()) == {stored}
+
+
+def test_a_file_says_what_made_it(tmp_path):
+    path = tmp_path / "place.TIFF"
+    with geotiff.open_writer(path, scene(), tags={"SYSTEM": "gsa"}) as writer:
+        writer.write(0, 0, scene().image)
+    with rasterio.open(path) as dataset:
+        assert dataset.tags()["TIFFTAG_SOFTWARE"] == f"jfusion {jfusion.__version__}"
+        assert dataset.tags()["SYSTEM"] == "gsa"
+
+
+def test_a_name_of_another_format_is_refused(tmp_path):
+    for name in ("place.png", "place"):
+        with pytest.raises(InputError, match=r"end in \.tif or \.tiff"):
+            geotiff.write(tmp_path / name, scene())
+
+
+def test_a_file_of_clipped_samples_is_not_written(tmp_path):
+    image = np.full((20, 10, 1), 300, np.uint16)
+    image[0, 0], image[1:3] = 5, 0
+    mask = image[..., 0] > 0
+    with pytest.raises(InputError, match=r"99\.4 % of the samples do not fit into uint8"):
+        geotiff.write(tmp_path / "place.tif", Scene(image, nodata=0, mask=mask), dtype="uint8")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_cog_layout(tmp_path):

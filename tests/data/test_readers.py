@@ -170,6 +170,38 @@ def test_geotiff_masks_of_every_kind(tmp_path):
         np.testing.assert_array_equal(readers.read(path, nodata=200).mask, expected)
 
 
+ALPHA = rasterio.enums.ColorInterp.alpha
+
+
+@pytest.mark.parametrize(("dtype", "bands"), [("uint8", 3), ("uint8", 4), ("uint16", 3), ("float32", 3)])
+def test_an_alpha_band_is_the_mask_of_any_image(dtype, bands, tmp_path):
+    """GDAL itself takes it for one only beside one or three bands of some integer types."""
+    opaque = np.ones((70, 90), bool)
+    opaque[:, :40] = False
+    values = np.concatenate([np.full((bands, 70, 90), 9), [255 * opaque]]).astype(dtype)
+    path = _raw_tiff(tmp_path, values)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.colorinterp = [*dataset.colorinterp[:bands], ALPHA]
+    scene = readers.read(path)
+    assert scene.bands == bands
+    np.testing.assert_array_equal(scene.mask, opaque)
+    np.testing.assert_array_equal(readers.read(path, nodata=7).mask, opaque)
+    with open_windowed(path) as reader:
+        assert reader.outline.mask is not None
+        np.testing.assert_array_equal(reader.read(slice(5, 9), slice(30, 50)).mask, opaque[5:9, 30:50])
+
+
+def test_a_spectral_band_that_is_marked_alpha_is_a_band(tmp_path):
+    values = np.random.default_rng(0).integers(0, 256, (4, 70, 90)).astype(np.uint8)
+    values[:, :50] = 0
+    path = _raw_tiff(tmp_path, values)
+    with rasterio.open(path) as dataset:
+        assert dataset.colorinterp[3] == ALPHA
+    scene = readers.read(path)
+    np.testing.assert_array_equal(scene.image, np.moveaxis(values, 0, -1))
+    assert scene.valid.all()
+
+
 def test_sensor_gives_the_wavelengths_of_named_bands(tmp_path):
     path = tmp_path / "image.tif"
     geotiff.write(path, Scene(IMAGE, sensor="landsat8_oli", band_names=("B4", "B3", "B2")))
@@ -282,8 +314,8 @@ BAD_FILES = [
     (lambda folder: _raw_tiff(folder, np.ones((1, 4, 4), np.complex64)), "complex"),
     (lambda folder: _raw_tiff(folder, np.zeros((1, 4, 4), np.uint8), nodata=0), "no valid pixel"),
     (_control_points, "control points.*gdalwarp"),
-    (lambda folder: _floats(folder, np.nan), "1 NaN or infinite samples.*nodata=nan"),
-    (lambda folder: _floats(folder, np.inf), "1 NaN or infinite samples"),
+    (lambda folder: _floats(folder, np.nan), "1 NaN samples.*--nodata nan"),
+    (lambda folder: _floats(folder, np.inf), "1 infinite samples.*nodata value"),
 ]
 
 

@@ -53,7 +53,8 @@ def test_select_by_index_name_and_wavelength():
     [
         ({}, (2, 1, 0)),
         ({"wavelengths": None}, (2, 1, 0)),
-        ({"wavelengths": None, "band_names": None}, (3, 1, 0)),
+        ({"wavelengths": None, "band_names": None}, (2, 1, 0)),
+        ({"wavelengths": None, "band_names": None, "colours": ("red", "green", "blue", "nir")}, (0, 1, 2)),
         ({"wavelengths": np.array([2200.0, 1600.0, 865.0, 1240.0])}, (0, 3, 2)),
         ({"wavelengths": np.array([np.nan, 660.0, 555.0, 480.0])}, (1, 2, 3)),
         ({"wavelengths": np.full(4, np.nan)}, (2, 1, 0)),

@@ -1,6 +1,7 @@
 """The page: self-contained, escaped, whole or absent, and true to what it was given."""
 
 import base64
+import dataclasses
 import io
 import re
 from functools import partial
@@ -97,7 +98,12 @@ def full(tmp_path_factory):
         section(
             stages=[StageView(f"stage {k}", TRUTH * k / 3, {"lr": 0.1**k, "guide": 0.2**k}) for k in (1, 2, 3)],
             stages_system="mhf_net",
-            degradation=Degradation("dip", psf, np.pad(psf, 1), srf, srf + 0.01, np.linspace(400, 800, 5)),
+            degradation=Degradation(
+                "What dip found",
+                {"true": np.pad(psf, 1), "estimated": psf},
+                {"true": srf + 0.01, "estimated": srf},
+                np.linspace(400, 800, 5),
+            ),
             downloads=[("product", "lake one/mhf_net.tif")],
             pixels=None,
         ),
@@ -216,6 +222,47 @@ def test_summary_says_who_is_ahead(plain):
     assert "3 systems of 2 families on Lake." in plain.text
 
 
+def test_one_system_alone_is_not_ahead_of_others(render):
+    page = render(section(products={"gsa": PRODUCTS["gsa"]}, rows=[ROWS[1]]))
+    assert "gsa on Lake." in page.words
+    for words in ("Ahead", "second best", "baseline."):
+        assert not [text for text in page.words if words in text]
+
+
+def test_the_headline_is_not_the_baseline(render):
+    page = render(section(rows=[row("cubic", "classical", 50.0), ROWS[1]]))
+    assert re.search(r"<b>gsa</b><br>cubic: 50.00 dB", page.text)
+
+
+def test_responses_are_called_after_where_they_come_from(full, render):
+    assert {"PSF, true", "PSF, estimated", "In the SRF plot the true responses are dashed."} <= {
+        part for words in full.words for part in (words.strip(), words[words.find("In the SRF") :])
+    }
+    page = render(section(degradation=Degradation("Responses", {"from the tables": np.ones((3, 3))})))
+    assert "PSF, from the tables" in page.words
+    assert not [words for words in page.words if "dashed" in words]
+
+
+def test_pixels_without_data_are_grey_and_have_no_spectrum(render):
+    gap = np.zeros(TRUTH.shape[:2], bool)
+    gap[:, :8] = True
+    products = {name: np.where(gap[..., None], np.nan, image) for name, image in PRODUCTS.items()}
+    lr = np.where(gap[::2, ::2, None], np.nan, LR)
+    page = render(section(products=products, inputs={"lr": lr, "guide": TRUTH[..., :1]}, reference=None, pixels=None))
+    assert (np.asarray(page.picture("gsa, the whole"))[gap] == 128).all()
+    columns = [int(column) for column in re.findall(r"row \d+, column (\d+)", page.text)]
+    assert columns
+    assert min(columns) >= 8
+    left = re.search(r"left:([\d.]+)%", page.text)
+    assert left is not None
+    assert float(left.group(1)) >= 50
+
+
+def test_a_metric_without_a_value_is_explained(render):
+    rows = [dataclasses.replace(one, metrics={"HQNR": np.nan, "QNR": 0.5}) for one in ROWS]
+    assert "Without a value: HQNR, since no whole block" in render(section(rows=rows, reference=None)).text
+
+
 def test_conventions_are_those_of_the_metrics_on_the_page(full):
     assert "mean angle" in full.text
     assert "Yuhas, 1992" in full.text
@@ -235,7 +282,7 @@ def test_what_comes_from_files_is_escaped(render):
             rows=rows,
             stages=[StageView(evil, TRUTH, {evil: 0.1})],
             stages_system=evil,
-            degradation=Degradation(evil, np.ones((3, 3))),
+            degradation=Degradation(evil, {evil: np.ones((3, 3))}, {evil: np.ones((1, 5))}),
             downloads=[(evil, "javascript:alert(1)")],
             unit=evil,
         )

@@ -161,6 +161,12 @@ def test_window_must_fit():
         busiest_window(np.zeros((4, 9, 1)), 5)
 
 
+def test_the_window_keeps_away_from_pixels_without_data():
+    image = np.random.default_rng(0).random((30, 30, 2))
+    image[:, :15] = np.nan
+    assert busiest_window(image, 8)[2] >= 15
+
+
 def test_distinct_pixels_lie_in_different_materials():
     spectra = np.eye(4) + 0.1
     labels = np.arange(12)[:, None] // 6 * 2 + np.arange(12)[None, :] // 6

@@ -110,11 +110,13 @@ def finish(path: Path, scene: Scene, nodata: float | None) -> Scene:
     if declared is not None and holds(scene.image.dtype, declared):
         hit = np.isnan(scene.image) if np.isnan(declared) else scene.image == declared
         valid = valid & ~np.any(hit, axis=-1)
-    if scene.image.dtype.kind == "f":
-        bad = int(np.count_nonzero(~np.isfinite(scene.image[valid])))
-        if bad:
-            hint = "" if declared is not None and np.isnan(declared) else ", or declare NaN with nodata=nan"
-            raise InputError(f"{path} has {bad} NaN or infinite samples outside nodata; mask or repair them{hint}.")
+    if scene.image.dtype.kind == "f" and not np.isfinite(samples := scene.image[valid]).all():
+        for bad, kind, advice in (
+            (np.isnan, "NaN", "mask or repair them, or say --nodata nan"),
+            (np.isinf, "infinite", "set them to a nodata value, or repair them"),
+        ):
+            if count := int(np.count_nonzero(bad(samples))):
+                raise InputError(f"{path} has {count} {kind} samples outside nodata; {advice}.")
     for name in ("scale", "offset"):
         if not np.all(np.isfinite(getattr(scene, name))):
             raise InputError(f"{path} declares a {name} that is not finite; mend its metadata.")

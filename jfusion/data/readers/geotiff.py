@@ -1,6 +1,7 @@
 """GeoTIFF, and the other single-file images that GDAL decodes (JPEG 2000, Erdas Imagine, PNG, JPEG).
 
-An alpha band, and the half widths that `jfusion fuse --uncertainty` writes beside a product, are no bands of the image.
+An alpha band, which is a mask, and the half widths that `jfusion fuse --uncertainty` writes beside a product, are no
+bands of the image.
 """
 
 import warnings
@@ -45,6 +46,14 @@ DRIVERS = {
     b"\xff\xd8\xff": "JPEG",
 }
 CACHE_MIB = 64
+ALPHA_SAMPLE = 64
+"""Rows and columns, evenly spread, that tell an alpha band from a spectral one."""
+OPAQUE = 0.75
+"""Share of an alpha band's samples above zero from which on they are of one value."""
+
+SHOWN = {c: c.name for c in ColorInterp if c not in (ColorInterp.gray, ColorInterp.palette, ColorInterp.alpha)}
+"""What GDAL says that a band of an image shows; by default it says grey of the first one."""
+
 SATELLITES = {
     "QB02": "quickbird",
     "IK01": "ikonos",
@@ -70,6 +79,7 @@ class WindowedReader:
     outline: Scene
     _dataset: Any
     _indexes: tuple[int, ...]
+    _alpha: tuple[int, ...]
     _nodata: float | None
 
     @property
@@ -88,10 +98,14 @@ class WindowedReader:
         window = Window(left, top, right - left, bottom - top)
         with guard(self.path, "a raster"), rasterio.Env(GDAL_CACHEMAX=CACHE_MIB):
             image = native(np.moveaxis(self._dataset.read(self._indexes, window=window), 0, -1))
-            flags = set(chain.from_iterable(self._dataset.mask_flag_enums))
+            flags = _mask_flags(self._dataset, self._indexes)
             replaced = self._nodata is not None and MaskFlags.nodata in flags
-            complete = replaced or flags == {MaskFlags.all_valid}
+            by_alpha = MaskFlags.alpha in flags  # GDAL takes any band that is marked so
+            complete = replaced or by_alpha or flags == {MaskFlags.all_valid}
             mask = None if complete else self._dataset.read_masks(self._indexes, window=window).all(axis=0)
+            if self._alpha:
+                opaque = (self._dataset.read(self._alpha, window=window) > 0).all(axis=0)
+                mask = opaque if mask is None else mask & opaque
         return finish(self.path, replace(scene, image=image, mask=mask), self._nodata)
 
 
@@ -114,10 +128,10 @@ def open_windowed(path: str | Path, nodata: float | None = None) -> Iterator[Win
         dataset = rasterio.open(path, driver=driver)
     with dataset:
         with guard(path, "a raster"):
-            outline, indexes = _outline(path, dataset)
+            outline, indexes, alpha = _outline(path, dataset)
         if nodata is not None and holds(outline.image.dtype, nodata):
             outline = replace(outline, nodata=nodata)
-        yield WindowedReader(path, outline, dataset, indexes, nodata)
+        yield WindowedReader(path, outline, dataset, indexes, alpha, nodata)
 
 
 def driver_of(path: Path) -> str | None:
@@ -133,10 +147,16 @@ def read(path: Path, nodata: float | None = None) -> Scene:
         return require_valid(path, reader.read(slice(None), slice(None)))
 
 
-def _outline(path: Path, dataset: Any) -> tuple[Scene, tuple[int, ...]]:
+def _outline(path: Path, dataset: Any) -> tuple[Scene, tuple[int, ...], tuple[int, ...]]:
+    """The metadata, and the indexes of the image's bands and of those that mask it."""
+    alpha = tuple(
+        index
+        for index, interpretation in zip(dataset.indexes, dataset.colorinterp, strict=True)
+        if interpretation == ColorInterp.alpha and _is_alpha(path, dataset, index)
+    )
     is_image = [
-        interpretation != ColorInterp.alpha and not (description or "").startswith(HALF_WIDTH)
-        for interpretation, description in zip(dataset.colorinterp, dataset.descriptions, strict=True)
+        index not in alpha and not (description or "").startswith(HALF_WIDTH)
+        for index, description in zip(dataset.indexes, dataset.descriptions, strict=True)
     ]
 
     def of_image(values: Sequence[Any]) -> list[Any]:
@@ -156,8 +176,9 @@ def _outline(path: Path, dataset: Any) -> tuple[Scene, tuple[int, ...]]:
         known = sensors.get(sensor)
         if set(names) <= set(known.band_names):
             wavelengths, fwhm = known.select(names).centres, known.select(names).fwhm
-    flags = set(chain.from_iterable(of_image(dataset.mask_flag_enums)))
-    mask_band = bool(flags & {MaskFlags.per_dataset, MaskFlags.alpha}) and MaskFlags.all_valid not in flags
+    flags = _mask_flags(dataset, indexes)
+    colours = tuple(SHOWN.get(colour, "undefined") for colour in of_image(dataset.colorinterp))
+    mask_band = bool(alpha) or (MaskFlags.per_dataset in flags and not flags & {MaskFlags.alpha, MaskFlags.all_valid})
     placed = dataset.crs is not None or dataset.transform != Affine.identity()
     if not placed and (dataset.gcps[0] or dataset.rpcs):
         raise InputError(
@@ -171,17 +192,34 @@ def _outline(path: Path, dataset: Any) -> tuple[Scene, tuple[int, ...]]:
         wavelengths=wavelengths,
         fwhm=fwhm,
         band_names=names if any(descriptions) else None,
+        colours=colours if set(colours) - {"undefined"} else None,
         transform=dataset.transform if placed else None,
         crs=dataset.crs.to_string() if dataset.crs else None,
         mask=np.broadcast_to(np.True_, shape[:2]) if mask_band else None,
         nodata=next((value for value in dataset.nodatavals if value is not None), None),
         scale=_joined(of_image(dataset.scales)),
         offset=_joined(of_image(dataset.offsets)),
+        time=tags.get("TIFFTAG_DATETIME"),
         licence=tags.get("LICENCE"),
         citation=tags.get("CITATION"),
         note=tags.get("NOTE"),
     )
-    return outline, indexes
+    return outline, indexes, alpha
+
+
+def _mask_flags(dataset: Any, indexes: tuple[int, ...]) -> set[MaskFlags]:
+    return set(chain.from_iterable(dataset.mask_flag_enums[index - 1] for index in indexes))
+
+
+def _is_alpha(path: Path, dataset: Any, index: int) -> bool:
+    """Whether a band that is marked alpha is one: of a single value, but for soft edges, where it is not zero.
+
+    Unless told otherwise, GDAL marks the fourth band of bytes so, whatever it holds.
+    """
+    check_size(path, tuple(dataset.block_shapes[index - 1]), np.dtype(dataset.dtypes[index - 1]).itemsize)
+    sample = dataset.read(index, out_shape=tuple(min(size, ALPHA_SAMPLE) for size in dataset.shape))
+    seen = sample[sample > 0]
+    return seen.size == 0 or bool(np.mean(seen == seen.max()) > OPAQUE)
 
 
 def _joined(values: list[float]) -> float | np.ndarray:
