@@ -132,8 +132,8 @@ def _summary(sections: Sequence[SceneSection]) -> list[str]:
         how.append(f"The truth of {_listed(judged)} is known, and products are compared with it pixel by pixel.")
     if blind:
         how.append(
-            f"Nobody knows the truth of {_listed(blind)}: what is judged is how products explain what the sensors gave, "
-            "of which plain interpolation, too soft as it is, explains much."
+            f"Nobody knows the truth of {_listed(blind)}: what is judged is how products explain what the sensors "
+            "gave, of which plain interpolation, too soft as it is, explains much."
         )
     said.append(" ".join(how))
     leaders, better, others = [], 0, 0
