@@ -147,6 +147,13 @@ class SceneSection:
         return np.logical_and.reduce([np.isfinite(image).all(-1) for image in self.products.values()])
 
     @property
+    def contestants(self) -> Sequence[Row]:
+        """Rows of which one may be ahead: without truth the trivial baseline cannot, whatever its metrics flatter."""
+        if self.reference is not None:
+            return self.rows
+        return [row for row in self.rows if not row.is_baseline] or self.rows
+
+    @property
     def truth(self) -> np.ndarray:
         """The reference, or ``lr`` where there is none: what the stretch and the choice of pixels start from."""
         return self.lr if self.reference is None else np.asarray(self.reference)

@@ -117,7 +117,7 @@ def cards(section: SceneSection, painter: Painter) -> dict[str, Any]:
     """The reference (or the coarse input) and every product: whole, detail and, with truth, the two error maps."""
     rows = {row.system: row for row in section.rows}
     leading = leading_metric(section.rows)
-    best = leading and max(section.rows, key=lambda row: merit(leading, row)).system
+    best = leading and max(section.contestants, key=lambda row: merit(leading, row)).system
     reference = section.reference
     beside = "reference" if reference is not None else "coarse input"
     fine = pictures.regrid(section.truth, painter.height, painter.width)
@@ -165,7 +165,7 @@ def cards(section: SceneSection, painter: Painter) -> dict[str, Any]:
                     if name in rows
                 ],
                 "baseline": name in rows and rows[name].is_baseline,
-                "best": len(section.rows) > 1 and best == name,
+                "best": len(section.contestants) > 1 and best == name,
             }
             for name, image in products.items()
         ],

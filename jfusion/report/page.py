@@ -139,9 +139,9 @@ def _summary(sections: Sequence[SceneSection]) -> list[str]:
     leaders, better, others = [], 0, 0
     for section in sections:
         leading = leading_metric(section.rows)
-        if leading is None or len(section.rows) < 2:
+        if leading is None or len(section.contestants) < 2:
             continue
-        leaders.append(f"{max(section.rows, key=lambda row: merit(leading, row)).system} on {section.title}")
+        leaders.append(f"{max(section.contestants, key=lambda row: merit(leading, row)).system} on {section.title}")
         for baseline in [row for row in section.rows if row.is_baseline and section.reference is not None]:
             rivals = [row for row in section.rows if not row.is_baseline]
             better += sum(merit(leading, row) > merit(leading, baseline) for row in rivals)

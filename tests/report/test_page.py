@@ -234,6 +234,12 @@ def test_the_headline_is_not_the_baseline(render):
     assert re.search(r"<b>gsa</b><br>cubic: 50.00 dB", page.text)
 
 
+def test_without_truth_the_baseline_is_not_ahead(render):
+    rows = [row("cubic", "classical", 50.0), *ROWS[1:]]
+    assert "Ahead: cubic" in render(section(rows=rows)).text
+    assert "Ahead: mhf_net" in render(section(rows=rows, reference=None)).text
+
+
 def test_responses_are_called_after_where_they_come_from(full, render):
     assert {"PSF, true", "PSF, estimated", "In the SRF plot the true responses are dashed."} <= {
         part for words in full.words for part in (words.strip(), words[words.find("In the SRF") :])
