@@ -27,6 +27,7 @@ from jfusion.report.compare import PSNR_EXACT, SENSOR_ERRORS
 from jfusion.report.results import (
     Row,
     display,
+    in_words,
     memory_text,
     merit,
     parameters_text,
@@ -283,8 +284,7 @@ def markdown_line(cells: Iterable[str]) -> str:
 
 
 def _told(values: Mapping[str, Any]) -> str:
-    told = {name: " ".join(map(str, v)) if isinstance(v, list) else v for name, v in values.items() if v is not None}
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in told.items())
+    return ", ".join(f"{name} {value}" for name, value in in_words(values).items())
 
 
 def main(runs: Sequence[Path], out: Path) -> None:

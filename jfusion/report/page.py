@@ -18,6 +18,7 @@ from jfusion.report.content import SceneSection
 from jfusion.report.results import (
     Row,
     display,
+    in_words,
     leading_metric,
     memory_text,
     merit,
@@ -64,7 +65,7 @@ def _protocols(rows: Sequence[Row]) -> list[dict[str, Any]]:
                 break
         else:
             found.append({"protocol": row.protocol, "systems": [row.system]})
-    return [entry for entry in found if entry["protocol"]]
+    return [{**entry, "protocol": in_words(entry["protocol"])} for entry in found if entry["protocol"]]
 
 
 def _headline(section: SceneSection, cards: dict[str, Any]) -> dict[str, Any] | None:

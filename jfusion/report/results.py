@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -151,6 +151,15 @@ def leading_metric(rows: Sequence[Row]) -> str | None:
 def with_unit(metric: str, value: float) -> str:
     shown = display(metric)
     return shown.text(value) + (shown.unit if shown.unit == "°" else f" {shown.unit}" if shown.unit else "")
+
+
+def in_words(protocol: Mapping[str, Any]) -> dict[str, str]:
+    """The settings of a protocol for readers, without those that are not set."""
+    return {
+        name.replace("_", " "): " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        for name, value in protocol.items()
+        if value is not None
+    }
 
 
 def finite(value: Any) -> Any:
