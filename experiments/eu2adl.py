@@ -8,7 +8,7 @@ noise. Which pixels and bands is not published; here it is the upper left corner
 48 bands.
 
 Compact sizes have 40 endmembers, from where the paper finds quality to rise until 160 (Fig. 6). Short fits lose, too:
-the log that comes with the release rises by 5 dB from step 1000 to 7000 and by 2.6 dB more until 14,000, its last.
+the log that comes with the release rises by 4.6 dB from step 1000 to 7000 and by 2.6 dB more until 14,000, its last.
 """
 
 from pathlib import Path

@@ -55,12 +55,19 @@ class Judged:
         return np.asarray(self.test.target[0])
 
     def section(
-        self, title: str, rows: Sequence[Row], products: Mapping[str, np.ndarray], *, facts: Any = None, **more: Any
+        self,
+        title: str,
+        *,
+        rows: Sequence[Row],
+        products: Mapping[str, np.ndarray],
+        text: str = "",
+        facts: Mapping[str, Any] | None = None,
+        **more: Any,
     ) -> SceneSection:
         """What a page says about the pair.
 
         Args:
-            title, rows, products: of the section.
+            title, rows, products, text: of the section.
             facts: beside ratio and licence.
             more: other attributes of the section.
         """
@@ -68,6 +75,7 @@ class Judged:
         guide_rgb = None if wavelengths is None or srf is None else rgb_at(srf @ wavelengths / srf.sum(1))
         return SceneSection(
             title=title,
+            text=text,
             facts=about(self.outline, ratio=self.test.model.ratio, **(facts or {})),
             inputs={key: np.asarray(image[0]) for key, image in self.test.observation.items()},
             rgb=self.outline.rgb_bands(),
@@ -77,7 +85,7 @@ class Judged:
             wavelengths=wavelengths,
             rows=rows,
             unit=self.unit,
-            **({"text": ""} | more),
+            **more,
         )
 
 

@@ -323,7 +323,7 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(work=work)
         return sub
 
-    sub = command("demo", demo, "Fuse three embedded real scenes by 14 systems and write a page.", "demo")
+    sub = command("demo", demo, "Fuse three embedded real scenes by systems of three families; write a page.", "demo")
     sub.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="folder (default: %(default)s)")
 
     sub = command("list", list_systems, "List the systems.", "list --task pansharpening")

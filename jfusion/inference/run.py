@@ -222,7 +222,8 @@ def run(
             seen = moved if seen is None else moved & seen
             if uncertainty is not None:
                 check_interval(system, seen.shape, model.ratio, uncertainty, seen)
-        model, note = completed(system, observation, model, estimating, exact, seen)
+        model, how = completed(system, observation, model, estimating, exact, seen)
+        notes = [how]
         if found is not None and system.displaced:
             observation, model = given, displaced(model, found.displacement)
         parameters, network, half_width = None, None, None
@@ -234,7 +235,7 @@ def run(
                     system, observation, model, data=data, weights=weights, progress=progress, seed=seed,
                     budget=budget, sizes=sizes, folder=folder, resume=resume, **settings,
                 )  # fmt: skip
-                note = "; ".join(filter(None, (note, how)))
+                notes.append(how)
                 product = ready(system, network, exact)(observation, model)
                 parameters = count_parameters(network.module)
             case Fitted() as fitted:
@@ -243,24 +244,24 @@ def run(
                                            "folder": folder, "resume": resume, "valid": counts}  # fmt: skip
                 if uncertainty is None:
                     done, course = fit(system, observation, model, jax.random.key(seed), **options)
-                    how = ""
                 else:
                     ensemble = calibrated(system, observation, model, seed, **options)
                     done, course, half_width = ensemble.fit, ensemble.course, ensemble.half_width(uncertainty)
-                    how = f"mean of {len(ensemble.members)} fits"
-                cut = course.done < course.planned
-                note = "; ".join(filter(None, (note, how, cut * f"fitted for {counted(course.done, course.planned)}")))
+                    notes.append(f"mean of {len(ensemble.members)} fits")
+                if course.done < course.planned:
+                    notes.append(f"fitted for {counted(course.done, course.planned)}")
                 product, model, bands = done.product, done.model, Bands.of(observation, model)
                 generator = nnx.eval_shape(lambda: fitted.generator(bands, rngs=nnx.Rngs(0), **(sizes or {})))
                 parameters = count_parameters(generator)
         if not isinstance(system.method, Classical):
-            note = "; ".join(filter(None, (note, agreement(product, observation, model, exact))))
+            notes.append(agreement(product, observation, model, exact))
         if found is not None:
             model = model if system.displaced else displaced(model, found.displacement)
-            note = "; ".join(filter(None, (note, str(found))))
+            notes.append(str(found))
         product.block_until_ready()
     if not bool(jnp.isfinite(product).all()):
         raise RunError(f"{system.name} made pixels that are not finite; check the pair for constant or empty bands.")
+    note = "; ".join(filter(None, notes))
     return Run(product, model, meter.seconds, meter.peak_memory_mib, parameters, note, network, found, half_width)
 
 
