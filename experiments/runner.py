@@ -73,14 +73,16 @@ class Experiment:
         data: embedded scene (a hyperspectral image as the truth, or a multispectral pair one ratio lower), or a data
             set of `jfusion.data.builders`, such as cave/mhf.
         protocol: how a pair is made of a hyperspectral image.
-        learn, judge: regions (first row, end row, first column, end column) of the truth; the scene's own by default.
-            Of a data set, regions of every image, all of it by default.
+        learn: region of the truth to learn from (first row, end row, first column, end column); the scene's own by
+            default. Of a data set, of every image, all of it by default.
+        judge: region to be judged on, likewise.
         blind: whether PSF and SRF are kept from the systems that are judged, which then estimate them.
         sizes: the paper's network, or a smaller one that trains within minutes on two cores.
         steps: optimiser steps, the paper's by default. Of a fit, the number of the catalogue's row is scaled to it, and
             each of its stages by the same factor: where known sensors spare a stage there are fewer steps, and where
             the paper takes more at large ratios, more.
-        patch, batch: of training, the paper's by default.
+        patch: side of a training patch in high-resolution pixels, the paper's by default.
+        batch: patches a step, the paper's by default.
         turn: turn and mirror patches at random, also where the paper does not.
         pace: for runs much shorter than the paper's, see `jfusion.training.loop.train`.
         budget: seconds of all sittings together, with compilation, after which training or fitting ends.

@@ -1,4 +1,4 @@
-"""An afternoon's prototype: an unrolled network of your own, trained, judged, and read stage by stage.
+"""Tutorial: an unrolled network of your own, trained, judged, and read stage by stage.
 
     python -m experiments.tutorial
 

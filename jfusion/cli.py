@@ -253,7 +253,7 @@ def simulate(arguments: argparse.Namespace) -> None:
         protocol = Protocol(
             ratio=arguments.ratio,
             kernel=arguments.kernel,
-            width=arguments.width,
+            width=arguments.width if arguments.width is not None else 0.3 if arguments.kernel == "mtf" else 1.0,
             guide_sensor=arguments.guide_sensor,
             guide_bands=tuple(arguments.guide_bands or guide_bands(scene, arguments.guide_sensor)),
             lr_snr_db=arguments.lr_snr,
@@ -327,7 +327,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="folder (default: %(default)s)")
 
     sub = command("list", list_systems, "List the systems.", "list --task pansharpening")
-    sub.add_argument("--task", help="only systems that serve this task")
+    sub.add_argument("--task", help="pansharpening, hs_pansharpening or hs_ms")
     sub.add_argument("--family", help="classical, cnn, gan, transformer, unrolled or prior")
     sub.add_argument("--json", action="store_true", help="as JSON")
 
@@ -345,13 +345,16 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("lr", type=Path, metavar="LR", help="the image with many bands and few pixels")
     sub.add_argument("guide", type=Path, metavar="GUIDE", help="the image with few bands and many pixels")
     sub.add_argument("output", type=Path, metavar="OUT", help="GeoTIFF to write")
-    sub.add_argument("--system", metavar="NAME", help="see `jfusion list` (default: the best that needs no training)")
+    sub.add_argument("--system", metavar="NAME", help="see `jfusion list` (default: one that needs no training)")
     sub.add_argument("--lr-sensor", metavar="NAME", help="see `jfusion sensors` (default: from the metadata)")
     sub.add_argument("--guide-sensor", metavar="NAME", help="the same for GUIDE")
     sub.add_argument("--lr-key", metavar="KEY", help="array in a MATLAB or HDF5 file")
     sub.add_argument("--guide-key", metavar="KEY", help="the same for GUIDE")
     sub.add_argument("--nodata", type=float, metavar="NUMBER", help="value of invalid pixels (default: the files' own)")
-    sub.add_argument("--weights", type=Path, metavar="FILE", help="weights of a trained system (safetensors)")
+    sub.add_argument(
+        "--weights", type=Path, metavar="FILE",
+        help="weights of a trained system (safetensors); without them it is trained on the pair",
+    )  # fmt: skip
     sub.add_argument("--register", action="store_true", help="LR may be shifted, turned or deformed against GUIDE")
     sub.add_argument(
         "--estimate", action="store_true",
@@ -368,7 +371,7 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument(
         "--memory", type=at_least(1), default=1024, metavar="MIB",
-        help="that a window may take, by whose statistics most systems go; a fit takes more (default: 1024)",
+        help="working memory of a window; most systems go by a window's own statistics; fits take more (default: 1024)",
     )  # fmt: skip
     sub.add_argument("--dtype", metavar="TYPE", help="of the output, such as uint16 (default: that of LR)")
     sub.add_argument("--no-cog", action="store_true", help="plain tiled GeoTIFF instead of a cloud-optimised one")
@@ -405,7 +408,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--protocol", type=Path, metavar="FILE", help="protocol.json of an earlier simulation")
     sub.add_argument("--ratio", type=at_least(1), default=4, metavar="N", help="default: %(default)s")
     sub.add_argument("--kernel", default="gaussian", metavar="NAME", help="gaussian, mtf or box (default: gaussian)")
-    sub.add_argument("--width", type=float, default=1.0, metavar="W", help="FWHM in LR pixels, or the MTF gain")
+    sub.add_argument(
+        "--width", type=float, metavar="W",
+        help="FWHM in LR pixels (default: 1) or, for mtf, the gain at the Nyquist frequency (default: 0.3)",
+    )  # fmt: skip
     sub.add_argument("--guide-sensor", default="landsat8_oli", metavar="NAME", help="default: %(default)s")
     sub.add_argument("--guide-bands", nargs="+", metavar="BAND", help="default: multispectral ones that IMAGE covers")
     sub.add_argument("--lr-snr", type=float, metavar="DB", help="noise of lr (default: none)")

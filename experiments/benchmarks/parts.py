@@ -17,7 +17,7 @@ from experiments.benchmarks.processes import alone, race, rival
 from experiments.benchmarks.tables import Ratio, Section
 from jfusion.errors import RunError
 
-NO_TORCH = "PyTorch is not installed, so there is nothing to compare with: pip install 'jfusion[benchmark]'."
+NO_TORCH = "PyTorch is not installed, so there is nothing to compare with: pip install -e '.[benchmark]'."
 
 
 def torch_is_here() -> bool:
@@ -184,7 +184,7 @@ def scene(settings: Scene, rounds: int) -> Section:
         ratios = [str(Ratio.of(seconds[name], seconds[other])) for other in theirs]
         rows.append((name, *ratios, f"{max(peak for _, peak in measured[name]):.0f}"))
     text = (
-        f"Whole commands, {settings.bands} bands, {settings.size} x {settings.size} pan pixels, ratio "
+        f"Whole commands, {rounds} times, {settings.bands} bands, {settings.size} x {settings.size} pan pixels, ratio "
         f"{settings.ratio}. Ours writes a cloud-optimised GeoTIFF, with --no-cog a plain one as GDAL does without -of "
         "COG. In the first round nothing is compiled; in the others the programs of the first are in the user's cache. "
         "Goal: at most 1.2 x GDAL with Brovey, which is what GDAL computes, for the same kind of file."

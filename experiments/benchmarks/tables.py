@@ -15,10 +15,10 @@ from pathlib import Path
 
 from rich.table import Table
 
-from jfusion.cli import cores
+from jfusion.cli import cores, use_all_cores
 
-RATIOS = """Ratios are ours / theirs, below 1 ours is faster or smaller: the median of the rounds and, in brackets, the
-extremes. In each round every rival has one turn."""
+RATIOS = """Ratios are those that their columns name; below 1 the first is faster or smaller. Where brackets follow,
+it is the median of the rounds and they hold the extremes; in each round every rival has one turn."""
 PACKAGES = ("jfusion", "jax", "jaxlib", "flax", "torch")
 
 
@@ -93,7 +93,8 @@ def revision() -> str:
 
 
 def device() -> str:
-    """What jax computes on; to be asked for in another process."""
+    """What our side computes on; to be asked for in another process."""
+    use_all_cores()
     from jfusion.report.environment import environment
 
     return environment()["device"]
@@ -105,7 +106,7 @@ def facts(command: str, revision: str, device: str) -> dict[str, str]:
     return {
         "machine": f"{_processor()}, {cores()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}",
         "device": device,
-        "load before": f"{os.getloadavg()[0]:.1f} (below 0.5 is idle; the figures of a busy machine mean little)",
+        "load before": f"{os.getloadavg()[0]:.1f} (below 0.5 is idle; on a busy machine read ratios alone)",
         "versions": ", ".join(
             [f"Python {platform.python_version()}", *(f"{p} {_version(p)}" for p in PACKAGES), f"GDAL {_gdal()}"]
         ),

@@ -126,7 +126,7 @@ class Fused:
 
 
 def choose(name: str | None, task: Task) -> System:
-    """The system called ``name``, by default the best for the task that needs no training.
+    """The system called ``name``, by default the one of `DEFAULT_SYSTEMS` for the task.
 
     Raises:
         InputError: no such system, or it does not serve the task.
@@ -184,7 +184,7 @@ def fuse(
     Args:
         lr, guide: GeoTIFF, ENVI, MATLAB or HDF5.
         output: GeoTIFF to write.
-        system: name in the catalogue; the best that needs no training by default.
+        system: name in the catalogue; one that needs no training by default.
         lr_key, guide_key: array inside a MATLAB or HDF5 file.
         lr_sensor, guide_sensor: names in `jfusion.sensors`, in place of the files' metadata.
         nodata: value of invalid pixels, in place of the files' own.

@@ -62,7 +62,7 @@ def builder(data: str | Dataset, data_dir: str | Path | None = None) -> Any:
     absent = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
     if absent:
         raise InputError(
-            f"Data sets need the package {' and '.join(absent)}, which is not installed; pip install 'jfusion[data]'."
+            f"Data sets need the package {' and '.join(absent)}, which is not installed; pip install -e '.[data]'."
         )
     from jfusion.data.builders.prepare import builder_class
 

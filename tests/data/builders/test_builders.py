@@ -229,7 +229,7 @@ def test_names_that_do_not_exist(tmp_path):
 
 def test_missing_package_is_told(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(InputError, match=r"tensorflow_datasets.*pip install 'jfusion\[data\]'"):
+    with pytest.raises(InputError, match=r"tensorflow_datasets.*pip install -e '.\[data\]'"):
         builders.load("cave", "train", tmp_path)
 
 
