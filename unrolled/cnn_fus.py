@@ -111,7 +111,7 @@ class CNNFus(nnx.Module):
 
         def turn(state: tuple[Array, Array], mu: Array) -> tuple[tuple[Array, Array], Array]:
             v, g = state
-            a = closed_form_step(v + g / (2 * mu), observation, known, mu, (1.0, GAMMA), basis)
+            a = closed_form_step(v + g / (2 * mu), observation, known, mu, {"lr": 1.0, "guide": GAMMA}, basis)
             v = self.denoised(a - g / (2 * mu), NOISE / (2 * mu))
             return (v, g + 2 * mu * (v - a)), a
 

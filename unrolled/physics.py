@@ -41,6 +41,15 @@ class Sensor(NamedTuple):
     see: Callable[[Array], Array]
     back: Callable[[Array], Array]
 
+    def __call__(self, x: Array) -> Array:
+        """As a linear operator is called."""
+        return self.see(x)
+
+    @property
+    def T(self) -> Callable[[Array], Array]:
+        """As the adjoint of a linear operator."""
+        return self.back
+
 
 def learned_response(psf: LearnedPsf, grid: Grid) -> SpatialResponse:
     """A learned PSF at the place of another grid's pixels, between high-resolution ones by linear interpolation."""

@@ -18,23 +18,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial, reduce
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple, TypedDict, TypeVar, Unpack, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
 from jfusion.errors import InputError
 from jfusion.layers.conv import Conv
 from jfusion.operators import LinearOperator, Observation, ObservationModel, relative_residual
-from jfusion.operators.linear import pytree
+from jfusion.operators.linear import pytree, single
 from jfusion.solvers.cg import conjugate_gradient
 from jfusion.solvers.sylvester import fuse_closed_form
+from unrolled.physics import Sensor
 
 Weights = Mapping[str, Array | float]
-"""A number for each key of the observation that takes part in a data step."""
+"""A number, or one a band, for each key of the observation that takes part in a data step."""
 
 Unroll = Literal["loop", "scan", "remat"]
 """How the stages are laid out: one after the other in the program; as one stage in `jax.lax.scan`, which compiles once;
@@ -47,19 +50,23 @@ Carry = TypeVar("Carry")
 # Data steps: pure functions of the estimate, the observation and its model -------------------------------------------
 
 
-def gradient_step(x: Array, observation: Observation, model: ObservationModel, step: Weights) -> Array:
-    """``x - sum_k step_k A_k' (A_k x - y_k)``, with the true adjoints.
+def gradient_step(
+    x: Array, observation: Observation, model: ObservationModel | Mapping[str, Sensor], step: Weights
+) -> Array:
+    """``x - sum_k A_k' step_k (A_k x - y_k)``, in float32 at least.
 
     Args:
         x: estimate ``(batch, height, width, band)``.
         observation: what the sensors gave.
-        model: its operators; those that ``step`` names must be known.
-        step: step size by key.
+        model: its operators with their true adjoints, of which those that ``step`` names must be known; or what stands
+            for them, such as ``unrolled.physics.Sensors`` makes.
+        step: step size by key, a number or one a band of that image.
 
     Raises:
         InputError: an operator is not known.
     """
-    return x - sum(s * model[k].T(model[k](x) - observation[k]) for k, s in step.items())
+    x, observation = single((x, dict(observation)))
+    return x - sum(model[k].T(s * (model[k](x) - observation[k])) for k, s in step.items())
 
 
 def cg_step(
@@ -74,14 +81,14 @@ def cg_step(
 ) -> Array:
     """Half-quadratic data step ``argmin_x sum_k weight_k |A_k x - y_k|^2 + penalty |x - prior|^2`` for any operators.
 
-    Conjugate gradients from ``prior``; few steps also give a sound gradient in ``prior``, while that in the weights is
-    the exact solution's, see `jfusion.solvers.cg.conjugate_gradient`.
+    In float32 at least. Conjugate gradients from ``prior``; few steps also give a sound gradient in ``prior``, while
+    that in the weights is the exact solution's, see `jfusion.solvers.cg.conjugate_gradient`.
 
     Args:
         prior: what the prox gave, ``(batch, height, width, band)``.
         observation: what the sensors gave.
         model: its operators; those that ``weight`` names must be known.
-        weight: trust in each image, in theory one over the variance of its noise.
+        weight: trust in each image, a number or one a band, in theory one over the variance of its noise.
         penalty: trust in ``prior``.
         steps: most steps of conjugate gradients.
         tolerance: relative residual at which they stop.
@@ -90,10 +97,12 @@ def cg_step(
         InputError: an operator is not known.
     """
 
-    def normal(x: Array) -> Array:
-        return sum((w * model[k].T(model[k](x)) for k, w in weight.items()), penalty * x)
+    prior, observation = single((prior, dict(observation)))
 
-    rhs = sum((w * model[k].T(observation[k]) for k, w in weight.items()), penalty * prior)
+    def normal(x: Array) -> Array:
+        return sum((model[k].T(w * model[k](x)) for k, w in weight.items()), penalty * x)
+
+    rhs = sum((model[k].T(w * observation[k]) for k, w in weight.items()), penalty * prior)
     return conjugate_gradient(normal, rhs, prior, shift=penalty, steps=steps, tolerance=tolerance)[0]
 
 
@@ -102,7 +111,7 @@ def closed_form_step(
     observation: Observation,
     model: ObservationModel,
     penalty: Array | float = 1.0,
-    weights: tuple[Array | float, Array | float] = (1.0, 1.0),
+    weight: Weights | None = None,
     basis: Basis | None = None,
 ) -> Array:
     """The minimiser that `cg_step` approaches, exactly and without iterations, for a blur that is periodic.
@@ -112,23 +121,26 @@ def closed_form_step(
 
     Args:
         prior: what the prox gave, ``(batch, height, width, band)``; with ``basis``, ``(..., component)``.
-        observation: ``lr`` and ``guide``; without ``guide`` its term is left out.
+        observation: what the sensors gave.
         model: ``lr`` with one PSF for all bands, ``guide`` a spectral response.
         penalty: trust in ``prior``.
-        weights: trust in ``lr``, a scalar, and in ``guide``, a scalar or one for each of its bands.
+        weight: trust in ``lr``, a positive number, and in ``guide``, a number or one for each of its bands, which takes
+            no part where it is not named; 1 in each image by default.
         basis: of full column rank; what is solved for is then coefficients, as by `cg_step` with a model
             `on_coefficients` where its vectors are orthonormal. ``model`` stays that of the spectra.
 
     Raises:
         InputError: an operator that the closed form does not cover, or shapes that do not fit.
     """
+    weight = dict.fromkeys(observation, 1.0) if weight is None else weight
+    weights, observation = (weight["lr"], weight.get("guide", 1.0)), {k: observation[k] for k in weight}
     if basis is None:
         return fuse_closed_form(observation, model, prior, penalty, weights=weights)
 
     def one(observation: Observation, prior: Array, vectors: Array) -> Array:
         return fuse_closed_form(observation, model, prior, penalty, basis=vectors, weights=weights)
 
-    return jax.vmap(one)(dict(observation), prior, basis.vectors)
+    return jax.vmap(one)(observation, prior, jnp.broadcast_to(basis.vectors, (len(prior), *basis.vectors.shape[1:])))
 
 
 def spectral_step(prior: Array, observed: Array, mixing: Array, weight: Array | float) -> Array:
@@ -175,10 +187,20 @@ def admm_step(state: Split, data: Callable[[Array], Array], prox: Callable[[Arra
 
 
 class Positive(nnx.Module):
-    """A learned positive number: the softplus of its parameter."""
+    """Learned positive numbers: the softplus of their parameters.
 
-    def __init__(self, value: float) -> None:
-        self.raw = nnx.Param(jnp.asarray(value + math.log(-math.expm1(-value)), jnp.float32))
+    Args:
+        value: at first, a number or an array of them.
+
+    Raises:
+        InputError: a value is not positive.
+    """
+
+    def __init__(self, value: float | Array | np.ndarray) -> None:
+        start = np.asarray(value, np.float64)
+        if not (start > 0).all():
+            raise InputError(f"a learned positive number must begin above zero, but {value} came.")
+        self.raw = nnx.Param(jnp.asarray(start + np.log(-np.expm1(-start)), jnp.float32))
 
     def __call__(self) -> Array:
         return jax.nn.softplus(self.raw[...])
@@ -245,13 +267,14 @@ class Stages(NamedTuple):
 
 
 def consistent(
-    product: Array, observation: Observation, model: ObservationModel, *, steps: int = 200, tolerance: float = 1e-5
+    product: Array, observation: Observation, model: ObservationModel, *, steps: int = 200, tolerance: float = 1e-6
 ) -> Array:
     """The nearest image to ``product`` in which every sensor sees what it saw: least ``|x - p|``, all ``A_k x = y_k``.
 
-    Conjugate gradients on the correction, which stay in the span of the adjoints and so approach its smallest form.
-    Where noise keeps the images from agreeing, the result is a least-squares one of relative errors, and fits the
-    noise.
+    In float32 at least. Conjugate gradients from ``product``, whose steps stay in the span of the adjoints and so
+    approach the smallest correction. Where noise keeps the images from agreeing, the result is a least-squares one of
+    relative errors, and fits the noise. Differentiable in reverse mode in ``product`` and ``observation``; what the
+    observation weighs, and the model, count as fixed.
 
     Args:
         product: ``(batch, height, width, band)``.
@@ -269,20 +292,65 @@ def consistent(
             "give the sensors (PSF, SRF) or estimate them from the pair with jfusion.operators.estimate."
         )
 
-    def weight(seen: Array) -> Array:
-        energy = jnp.mean(seen**2, (-3, -2, -1), keepdims=True)
-        return 1 / jnp.where(energy > 0, energy, 1)
+    return _nearest(*single((product, {k: observation[k] for k in known})), known, steps, tolerance)
 
-    weights = {k: weight(observation[k]) for k in known}
 
-    def back(seen: Observation) -> Array:
-        return sum((operator.T(weights[k] * seen[k]) for k, operator in known.items()), jnp.zeros_like(product))
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _nearest(
+    product: Array, observation: Observation, operators: dict[str, LinearOperator], steps: int, tolerance: float
+) -> Array:
+    return _least_squares(product, observation, operators, _trust(observation), steps, tolerance)
 
-    def normal(x: Array) -> Array:
-        return back({k: operator(x) for k, operator in known.items()})
 
-    missing = back({k: observation[k] - operator(product) for k, operator in known.items()})
-    return product + conjugate_gradient(normal, missing, steps=steps, tolerance=tolerance)[0]
+def _trust(observation: Observation) -> dict[str, Array]:
+    """One over the mean square of each image."""
+    energy = {k: jnp.mean(seen**2, (-3, -2, -1), keepdims=True) for k, seen in observation.items()}
+    return {k: 1 / jnp.where(e > 0, e, 1) for k, e in energy.items()}
+
+
+def _least_squares(
+    start: Array,
+    observation: Observation,
+    operators: dict[str, LinearOperator],
+    trust: dict[str, Array],
+    steps: int,
+    tolerance: float,
+) -> Array:
+    normal, rhs = partial(_normal, operators=operators, trust=trust), _back(observation, operators, trust)
+    return conjugate_gradient(normal, rhs, start, steps=steps, tolerance=tolerance)[0]
+
+
+def _normal(x: Array, operators: dict[str, LinearOperator], trust: dict[str, Array]) -> Array:
+    return _back({k: operator(x) for k, operator in operators.items()}, operators, trust)
+
+
+def _back(seen: Observation, operators: dict[str, LinearOperator], trust: dict[str, Array]) -> Array:
+    return reduce(jnp.add, (operator.T(trust[k] * seen[k]) for k, operator in operators.items()))
+
+
+_Saved = tuple[dict[str, LinearOperator], dict[str, Array]]
+
+
+def _nearest_forward(
+    product: Array, observation: Observation, operators: dict[str, LinearOperator], steps: int, tolerance: float
+) -> tuple[Array, _Saved]:
+    return _nearest(product, observation, operators, steps, tolerance), (operators, _trust(observation))
+
+
+def _nearest_backward(steps: int, tolerance: float, saved: _Saved, g: Array) -> tuple[Array, Observation, None]:
+    """The derivative in the product keeps what no sensor sees of ``g``; the rest of it goes to the observations.
+
+    A solve with ``g`` itself would diverge, since the system is singular and ``g`` not in its range.
+    """
+    operators, trust = saved
+    nothing = {k: jnp.zeros_like(operator(g)) for k, operator in operators.items()}
+    unseen = _least_squares(g, nothing, operators, trust, steps, tolerance)
+    normal = partial(_normal, operators=operators, trust=trust)
+    spread = conjugate_gradient(normal, g - unseen, steps=steps, tolerance=tolerance)[0]
+    return unseen, {k: trust[k] * operator(spread) for k, operator in operators.items()}, None
+
+
+_nearest.defvjp(_nearest_forward, _nearest_backward)
 
 
 class Options(TypedDict, total=False):

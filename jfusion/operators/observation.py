@@ -71,4 +71,5 @@ def relative_residual(predicted: Array, observed: Array) -> Array:
     """``|predicted - observed| / |observed|`` over height, width and band; shape of the leading axes."""
     axes = (-3, -2, -1)
     energy = jnp.sum(observed**2, axes)
-    return jnp.sqrt(jnp.sum((predicted - observed) ** 2, axes) / jnp.where(energy > 0, energy, 1))
+    share = jnp.sum((predicted - observed) ** 2, axes) / jnp.where(energy > 0, energy, 1)
+    return jnp.where(share > 0, jnp.sqrt(jnp.where(share > 0, share, 1)), share)  # whose derivative is finite at zero

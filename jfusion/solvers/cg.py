@@ -12,6 +12,9 @@ from jax import Array
 from jfusion.errors import InputError
 from jfusion.solvers.gradient import check_steps
 
+DIVERGED = 100.0
+"""Times its least value at which a residual counts as that of a singular system which no longer gets any better."""
+
 
 class Convergence(NamedTuple):
     """How a solve went, for every system of the batch.
@@ -31,6 +34,8 @@ class _State(NamedTuple):
     residual: Array
     direction: Array
     energy: Array
+    best: Array
+    lowest: Array
     history: Array
     taken: Array
     iteration: Array
@@ -54,11 +59,14 @@ def _iterate(
         residual = s.residual - length * image
         energy = jnp.where(active, _inner(residual, residual), s.energy)
         momentum = energy / jnp.where(active, s.energy, 1)
+        x = s.x + length * s.direction
         return _State(
-            s.x + length * s.direction,
+            x,
             residual,
             jnp.where(active, residual + momentum * s.direction, s.direction),
             energy,
+            jnp.where(energy < s.lowest, x, s.best),
+            jnp.minimum(energy, s.lowest),
             jnp.where(jnp.arange(steps + 1).reshape(-1, *(1,) * rhs.ndim) > s.iteration, energy, s.history),
             s.taken + active,
             s.iteration + 1,
@@ -66,11 +74,11 @@ def _iterate(
 
     energy = _inner(rhs, rhs)
     history = jnp.broadcast_to(energy, (steps + 1, *energy.shape))
-    start = _State(
-        jnp.zeros_like(rhs), rhs, rhs, energy, history, jnp.zeros(energy.shape, jnp.int32), jnp.asarray(0, jnp.int32)
-    )
+    zeros, taken = jnp.zeros_like(rhs), jnp.zeros(energy.shape, jnp.int32)
+    start = _State(zeros, rhs, rhs, energy, zeros, energy, history, taken, jnp.asarray(0, jnp.int32))
     end = jax.lax.while_loop(running, step, start)
-    return end.x, (end.history, end.taken)
+    x = jnp.where(end.energy > DIVERGED**2 * end.lowest, end.best, end.x)
+    return jnp.where(jnp.isfinite(energy), x, jnp.nan), (end.history, end.taken)
 
 
 def conjugate_gradient(
@@ -83,6 +91,9 @@ def conjugate_gradient(
     tolerance: float = 1e-6,
 ) -> tuple[Array, Convergence]:
     """Solves ``A x = rhs`` for a symmetric positive definite ``A``, each leading axis a system of its own.
+
+    Of a singular ``A`` the solution is one that differs least from the start. Where ``rhs`` is not quite in its range,
+    the iteration diverges in the end; what comes back is then the iterate of the least residual.
 
     Differentiable in both modes in ``rhs`` and in whatever ``operator`` closes over: the derivative solves the same
     system once more, as far as the steps and the tolerance allow.
@@ -97,7 +108,7 @@ def conjugate_gradient(
         tolerance: a system stops when ``|rhs - A x| <= tolerance |rhs|``.
 
     Returns:
-        The solution and its `Convergence`.
+        The solution and its `Convergence`; nan for a system whose right-hand side or first guess is not finite.
 
     Raises:
         InputError: no step is allowed, or the tolerance is not positive.
@@ -107,23 +118,25 @@ def conjugate_gradient(
     check_steps(steps)
     if not tolerance > 0:
         raise InputError(f"the tolerance must be positive, but is {tolerance}; use 1e-6 in float32, 1e-12 in float64.")
-    scale = _inner(rhs, rhs)
+    # the scale travels beside the right-hand side, with zeros for tangents, so that these stop by a scale of their own
+    scale = jax.lax.stop_gradient(_inner(rhs, rhs)) + 0 * _inner(rhs, rhs)
 
-    def solve(_: object, b: Array) -> tuple[Array, tuple[Array, Array]]:
-        return _iterate(operator, b, tolerance**2 * jax.lax.stop_gradient(scale), steps)
+    def solve(_: object, b: tuple[Array, Array]) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        rhs, scale = b
+        x, aux = _iterate(operator, rhs, tolerance**2 * jnp.where(scale > 0, scale, _inner(rhs, rhs)), steps)
+        return (x, scale), aux
 
-    def solve_cotangent(_: object, b: Array) -> tuple[Array, tuple[Array, Array]]:
-        goal = tolerance**2 * _inner(b, b)
-        if shift is None:
-            return _iterate(operator, b, goal, steps)
-        guess = b / shift
-        correction, aux = _iterate(operator, b - operator(guess), goal, steps)
-        return guess + correction, aux
+    def solve_cotangent(_: object, b: tuple[Array, Array]) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        rhs, scale = b
+        goal = tolerance**2 * _inner(rhs, rhs)
+        guess = jnp.zeros_like(rhs) if shift is None else rhs / shift
+        correction, aux = _iterate(operator, rhs if shift is None else rhs - operator(guess), goal, steps)
+        return (guess + correction, scale), aux
 
     start = None if start is None else jax.lax.stop_gradient(start)
     residual = rhs if start is None else rhs - operator(start)
-    x, (history, taken) = jax.lax.custom_linear_solve(
-        operator, residual, solve, solve_cotangent, symmetric=True, has_aux=True
+    (x, _), (history, taken) = jax.lax.custom_linear_solve(
+        lambda x: (operator(x[0]), x[1]), (residual, scale), solve, solve_cotangent, symmetric=True, has_aux=True
     )
     residuals = jnp.sqrt(history / jnp.where(scale > 0, scale, 1))[..., 0, 0, 0]
     return x if start is None else start + x, Convergence(jax.lax.stop_gradient(residuals), taken[..., 0, 0, 0])

@@ -102,6 +102,32 @@ def test_derivative_is_that_of_the_exact_solution():
             assert float(jnp.sum(gradient * direction)) == pytest.approx(float(slope), rel=1e-6)
 
 
+def test_tangents_stop_by_their_own_scale():
+    operator = as_operator(dense(condition=30))
+    rhs, way = (jnp.asarray(np.random.default_rng(k).standard_normal(SHAPE), jnp.float32) for k in (3, 4))
+    solve = jax.jit(lambda b: conjugate_gradient(operator, b, tolerance=1e-4)[0])
+    tangents = [jax.jvp(solve, (rhs,), (s * way,))[1] / s for s in (1.0, 1e-4, 1e4)]
+    for tangent in tangents:
+        np.testing.assert_allclose(operator(tangent), way, atol=1e-3)
+
+
+def test_a_singular_system_out_of_range_gives_the_iterate_of_the_least_residual():
+    keep = jnp.asarray(np.random.default_rng(5).uniform(0.1, 1, SHAPE), jnp.float32).at[0].set(0)
+    rhs = keep + 1e-3 * (keep == 0)
+    x, info = conjugate_gradient(lambda x: keep * x, rhs, steps=200, tolerance=1e-6)
+    assert info.residuals[-1] > 1
+    np.testing.assert_allclose(jnp.where(keep > 0, x, 1), 1, atol=0.02)
+    assert jnp.abs(x).max() < 2
+
+
+def test_what_is_not_finite_is_told_and_kept_to_its_system():
+    operator = as_operator(dense(condition=30))
+    rhs = jnp.ones((2, *SHAPE)).at[1, 0, 0, 0].set(jnp.nan)
+    x, _ = jax.jit(lambda b: conjugate_gradient(operator, b))(rhs)
+    assert np.isfinite(x[0]).all()
+    assert np.isnan(x[1]).all()
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"), [({"tolerance": 0.0}, "tolerance"), ({"tolerance": -1.0}, "tolerance"), ({"steps": 0}, "step")]
 )

@@ -23,7 +23,7 @@ from jfusion.operators import (
 )
 from jfusion.training.loop import Network
 from unrolled.physics import Sensors
-from unrolled.stages import consistent, finish
+from unrolled.stages import consistent, finish, gradient_step
 
 BANDS = Bands(5, 2, 3)
 SRF = jnp.asarray([[0.5, 0.5, 0, 0, 0], [0, 0, 0.2, 0.3, 0.5]])
@@ -102,6 +102,39 @@ def test_consistent_products_show_what_was_seen(grid) -> None:
     assert (
         float(relative_residual(model["lr"](consistent(start, observation, unknown)), observation["lr"]).max()) < 1e-3
     )
+
+
+def test_consistent_products_are_a_projection_with_its_derivative() -> None:
+    """Twice is once, with noise too; the gradient is that of finite differences, and keeps what no sensor sees."""
+    truth, model = scene(Grid.nested(3))
+    keys = jax.random.split(jax.random.key(0), 4)
+    observation = {k: y + 0.03 * jax.random.normal(keys[0], y.shape) for k, y in model(truth).items()}
+    project = jax.jit(lambda p, y: consistent(p, y, model))
+    product = project(jnp.full_like(truth, 0.3), observation)
+    np.testing.assert_allclose(project(project(product, observation), observation), product, atol=1e-4)
+    probe, way = (jax.random.normal(key, truth.shape) for key in keys[1:3])
+    side = {k: jax.random.normal(keys[3], y.shape) for k, y in observation.items()}
+
+    def value(t: float) -> jax.Array:
+        return jnp.vdot(probe, project(product + t * way, {k: y + t * side[k] for k, y in observation.items()}))
+
+    grads = jax.grad(lambda p, y: jnp.vdot(probe, project(p, y)), (0, 1))(product, observation)
+    slope = jnp.vdot(grads[0], way) + sum(jnp.vdot(grads[1][k], side[k]) for k in side)
+    weighed = jnp.linalg.norm(grads[0])
+    assert weighed < jnp.linalg.norm(probe)
+    assert float(slope) == pytest.approx(float(value(0.05) - value(-0.05)) / 0.1, abs=0.01 * float(weighed))
+
+
+def test_a_data_step_takes_what_stands_for_the_sensors() -> None:
+    truth, model = scene(Grid.nested(3))
+    observation, start = model(truth), jnp.full_like(truth, 0.3)
+    sensors = Sensors("exact", BANDS, free)(model)
+    steps = {"lr": 2.0, "guide": jnp.full(observation["guide"].shape[-1], 0.5)}
+    np.testing.assert_array_equal(
+        gradient_step(start, observation, sensors, steps), gradient_step(start, observation, model, steps)
+    )
+    half = jax.tree.map(lambda y: y.astype(jnp.bfloat16), observation)
+    assert gradient_step(start.astype(jnp.bfloat16), half, model, steps).dtype == jnp.float32
 
 
 def test_finish_reports_what_was_made() -> None:
