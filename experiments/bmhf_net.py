@@ -19,6 +19,7 @@ PAPER = Experiment(
     protocol=Protocol(
         ratio=32, width=300**0.5 * FWHM_PER_SIGMA / 32, taps=48, boundary="reflect", guide_sensor="nikon_d700_nssr"
     ),
+    validate=0,
     out=Path("runs/bmhf_net_cave"),
 )
 EXPERIMENT = Experiment(out=Path("runs/bmhf_net"))

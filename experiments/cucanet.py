@@ -15,7 +15,7 @@ from jfusion.operators.psf import FWHM_PER_SIGMA
 
 PAPER = Experiment(
     data="cave/hsrnet",
-    protocol=Protocol(ratio=32, width=0.5 * FWHM_PER_SIGMA / 32, taps=32, guide_sensor="nikon_d700_nssr"),
+    protocol=Protocol(ratio=32, width=0.5 * FWHM_PER_SIGMA / 32, taps=32, guide_sensor="nikon_d700"),
     blind=True,
     out=Path("runs/cucanet_cave"),
 )

@@ -15,6 +15,7 @@ from jfusion.operators.psf import FWHM_PER_SIGMA
 PAPER = Experiment(
     data="cave/first20",
     protocol=Protocol(ratio=8, width=2 * FWHM_PER_SIGMA / 8, taps=8, guide_sensor="nikon_d700_nssr"),
+    validate=0,
     out=Path("runs/dhif_net_cave"),
 )
 EXPERIMENT = Experiment(out=Path("runs/dhif_net"))

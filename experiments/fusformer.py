@@ -18,6 +18,7 @@ PAPER = Experiment(
     protocol=Protocol(
         ratio=4, width=0.5 * FWHM_PER_SIGMA / 4, taps=3, centre=(1.0, 1.0), guide_sensor="nikon_d700_nssr"
     ),
+    validate=0,
     out=Path("runs/fusformer_cave"),
 )
 EXPERIMENT = Experiment(data="landsat8_momotombo", out=Path("runs/fusformer"))

@@ -12,6 +12,7 @@ import dataclasses
 import importlib
 import json
 import math
+import shlex
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -89,7 +90,7 @@ class Finished:
     @property
     def command(self) -> str:
         """The command that repeats it."""
-        return " ".join(["python", *command(self.system, self.used, leave=("out",))])
+        return shlex.join(["python", *command(self.system, self.used, leave=("out",))])
 
 
 def command(system: str, used: Mapping[str, Any], leave: Collection[str] = ()) -> list[str]:
@@ -110,6 +111,10 @@ def options(used: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
     words = []
     for name, value in used.items():
         if value == usual[name]:
+            continue
+        if isinstance(value, dict):
+            inner = options(value, usual[name])
+            words += [word.replace("--", f"--{name}.", 1) if word.startswith("--") else word for word in inner]
             continue
         if isinstance(value, bool):
             words.append(f"--{name}" if value else f"--no-{name}")

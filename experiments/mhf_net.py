@@ -17,6 +17,7 @@ from jfusion.operators.psf import FWHM_PER_SIGMA
 PAPER = Experiment(
     data="cave/mhf",
     protocol=Protocol(ratio=32, width=10 * FWHM_PER_SIGMA / 32, taps=32, guide_sensor="nikon_d700_nssr"),
+    validate=0,
     out=Path("runs/mhf_net_cave"),
 )
 EXPERIMENT = Experiment(out=Path("runs/mhf_net"))

@@ -17,6 +17,7 @@ from jfusion.operators.psf import FWHM_PER_SIGMA
 PAPER = Experiment(
     data="cave/first20",
     protocol=Protocol(ratio=8, width=2 * FWHM_PER_SIGMA / 8, taps=8, centre=(4.5, 4.5), guide_sensor="nikon_d700_nssr"),
+    validate=0,
     out=Path("runs/mog_dcn_cave"),
 )
 EXPERIMENT = Experiment(out=Path("runs/mog_dcn"))

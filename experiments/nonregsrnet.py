@@ -5,7 +5,8 @@
 The paper fits 10,000 steps, blind, to the Washington DC Mall at ratio 4 with Landsat-8's bands, and to Chikusei at
 ratio 8, after the low-resolution image has been deformed by up to 1, 3 or 5 of its pixels. Neither file comes with
 wavelengths, so that no guide can be simulated, and a `Protocol` deforms nothing: here the pair is registered, and the
-setting otherwise that of Washington on Houston 2018. The paper's figures were not read.
+setting otherwise that of Washington on Houston 2018, in a crop and with the four of the six bands that its wavelengths
+cover. The paper's figures were not read.
 """
 
 from pathlib import Path

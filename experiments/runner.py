@@ -34,7 +34,7 @@ from jfusion.data import builders, scenes
 from jfusion.data.simulate import Protocol, Region
 from jfusion.demo import JASPER
 from jfusion.errors import InputError
-from jfusion.files import check_output, replaced
+from jfusion.files import check_folder, check_output, replaced
 from jfusion.inference.evaluate import CONVENTIONS
 from jfusion.inference.meter import measured
 from jfusion.inference.run import completed
@@ -85,7 +85,7 @@ class Experiment:
         batch: patches a step, the paper's by default.
         turn: turn and mirror patches at random, also where the paper does not.
         pace: for runs much shorter than the paper's, see `jfusion.training.loop.train`.
-        budget: seconds of all sittings together, with compilation, after which training or fitting ends.
+        budget: seconds of all sittings together, with compilation, after which training ends, or the fit to each image.
         seed: of parameters and patches.
         validate: share of the rows or images to learn from that choose the best step instead, where the data set has no
             split for that; 0 for the last step.
@@ -126,6 +126,16 @@ class Experiment:
         return dataclasses.replace(
             self, learn=learn, judge=judge, sizes="tiny", steps=20, patch=16, batch=2, validate=0
         )
+
+
+def check(experiment: Experiment) -> None:
+    """Raises InputError where a number makes no sense, before any work."""
+    counts = {name: getattr(experiment, name) for name in ("steps", "patch", "batch", "budget")}
+    for name, value in counts.items():
+        if value is not None and not value > 0:
+            raise InputError(f"--{name} must be above zero, but is {value}; leave it out for the paper's.")
+    if not 0 <= experiment.validate < 1:
+        raise InputError(f"--validate is a share from 0 to below 1, but is {experiment.validate}.")
 
 
 def revision() -> str:
@@ -288,9 +298,11 @@ def run(experiment: Experiment, name: str, published: Mapping[str, str] | None =
         InputError: no such scene or data set, files of it are missing, regions that do not fit, or the output cannot
             be written.
     """
+    check(experiment)
     if experiment.smoke:
         experiment = experiment.tiny()
     folder = experiment.out
+    check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     check_output(folder / "index.html", overwrite=True)
     learns, options = isinstance(catalogue.get(name).method, Trained), settings(experiment, name)

@@ -30,7 +30,7 @@ import numpy as np
 import tyro
 
 from experiments.places import Judged
-from experiments.uncertainty import ground
+from experiments.uncertainty import PLACES, ground
 from jfusion import catalogue
 from jfusion.catalogue import Fitter
 from jfusion.cli import answered, use_all_cores
@@ -273,8 +273,8 @@ def study(case: str, settings: Settings) -> tuple[Judged, Outcome]:
         InputError: no such case.
     """
     scene, _, name = case.partition("/")
-    if name not in STEPS:
-        raise InputError(f"a case is a scene, then / and one of {', '.join(STEPS)}, not {case!r}.")
+    if scene not in PLACES or name not in STEPS:
+        raise InputError(f"a case is one of {', '.join(PLACES)}, then / and one of {', '.join(STEPS)}, not {case!r}.")
     where = ground(scene, settings.smoke, settings.noise)
     method = check_fitted(catalogue.get(name))
     steps = 20 if settings.smoke else STEPS[name]

@@ -23,6 +23,7 @@ import tyro
 from experiments.places import Judged, place
 from jfusion import catalogue
 from jfusion.cli import answered, use_all_cores
+from jfusion.data import scenes
 from jfusion.data.simulate import Protocol, Region
 from jfusion.demo import JASPER
 from jfusion.errors import InputError
@@ -128,8 +129,13 @@ def ground(scene: str, smoke: bool, noise: float | None = None) -> Judged:
         scene: of `PLACES`.
         smoke: a tiny part of it.
         noise: signal to noise ratio in dB of images that are simulated, None for the protocol's.
+
+    Raises:
+        InputError: noise for images that are not simulated.
     """
     protocol, region = PLACES[scene]
+    if noise is not None and "pan" in scenes.load(scene):
+        raise InputError(f"noise is added to images that are simulated, and those of {scene} are not; leave it out.")
     if noise is not None:
         protocol = dataclasses.replace(protocol, lr_snr_db=noise, guide_snr_db=noise)
     if smoke:

@@ -14,7 +14,7 @@ from jfusion.data.simulate import Protocol
 
 PAPER = Experiment(
     data="cave/first20",
-    protocol=Protocol(ratio=32, kernel="box", guide_sensor="nikon_d700_nssr"),
+    protocol=Protocol(ratio=32, kernel="box", guide_sensor="nikon_d700"),
     out=Path("runs/usdn_cave"),
 )
 EXPERIMENT = Experiment(out=Path("runs/usdn"))

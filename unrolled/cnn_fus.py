@@ -38,6 +38,7 @@ from flax import nnx
 from jax import Array
 
 from jfusion.catalogue import Bands, Original, Paper, Recipe, System, Table, Trained
+from jfusion.classical.pixels import signed
 from jfusion.errors import InputError
 from jfusion.layers.ffdnet import LARGEST_NOISE, FFDNet, published_names
 from jfusion.operators import Observation, ObservationModel
@@ -50,9 +51,12 @@ GAMMA, NOISE, FIRST, GROWTH = 1.0, 1e-3, 1e-3, 1.1
 
 
 def principal_spectra(image: Array, rank: int) -> Basis:
-    """The first singular vectors of the spectra of each image ``(batch, height, width, band)``, no mean removed."""
+    """The first singular vectors of the spectra of each image ``(batch, height, width, band)``, no mean removed.
+
+    They are ``rank``, or all there are, and the largest entry of each is positive.
+    """
     gram = jnp.einsum("nhwi,nhwj->nij", image, image, precision="highest")
-    return Basis(jnp.linalg.eigh(gram)[1][..., ::-1][..., :rank])
+    return Basis(signed(jnp.linalg.eigh(gram)[1][..., ::-1][..., :rank]))
 
 
 def stretched(images: Array) -> tuple[Array, Array, Array]:
@@ -89,7 +93,7 @@ class CNNFus(nnx.Module):
     ) -> None:
         self.sensors, self.fixed = LinearSensors(physics, bands), bands if physics == "learned" else None
         self.denoiser = FFDNet(width=width, depth=depth, rngs=rngs)
-        self.turns, self.rank = turns, min(rank, bands.lr)
+        self.turns, self.rank = turns, rank
 
     def denoised(self, coefficients: Array, noise: Array) -> Array:
         """Coefficients ``(batch, height, width, component)`` without noise of that standard deviation, a scalar."""
@@ -116,7 +120,7 @@ class CNNFus(nnx.Module):
             return (v, g + 2 * mu * (v - a)), a
 
         mu = FIRST * GROWTH ** jnp.arange(self.turns)
-        nothing = jnp.zeros((*observation["guide"].shape[:3], self.rank))
+        nothing = jnp.zeros((*observation["guide"].shape[:3], basis.vectors.shape[-1]))
         _, coefficients = jax.lax.scan(turn, (nothing, nothing), mu)
         return finish(basis(coefficients), observation, model, {"mu": mu}, **options)
 

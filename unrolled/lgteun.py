@@ -65,6 +65,7 @@ from jfusion.layers.layouts import as_is, first_of_one, torch_layer, torch_norm
 from jfusion.layers.resample import sample
 from jfusion.operators import Grid, Observation, ObservationModel, upsample
 from jfusion.operators.grid import prime_factors
+from jfusion.operators.linear import single
 from jfusion.tasks import SPATIOSPECTRAL
 from jfusion.training.losses import mean_absolute_error
 from unrolled.physics import Physics, Sensor, Sensors, back_projections
@@ -150,11 +151,11 @@ class Mixer(nnx.Module):
         block = min(x.shape[1], self.field), min(x.shape[2], self.field)
         tokens = to_windows(x, block)
         blocks = tokens.reshape(*tokens.shape[:3], *block, tokens.shape[-1])
-        amplitude, phase = polar(jnp.fft.rfft2(blocks, axes=(-3, -2), norm="ortho"))
+        amplitude, phase = polar(jnp.fft.rfft2(single(blocks), axes=(-3, -2), norm="ortho"))
         amplitude, phase = self.amplitude(amplitude), self.phase(phase)
         spectrum = jax.lax.complex(amplitude * jnp.cos(phase), amplitude * jnp.sin(phase))
         blocks = jnp.fft.irfft2(spectrum, s=block, axes=(-3, -2), norm="ortho")
-        far = from_windows(blocks.reshape(tokens.shape), block)
+        far = from_windows(blocks.reshape(tokens.shape).astype(x.dtype), block)
         return jnp.abs(far) if self.magnitude else far
 
     def __call__(self, x: Array) -> Array:

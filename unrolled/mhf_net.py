@@ -233,7 +233,7 @@ class Solution(nnx.Module):
             return (x, hidden), x
 
         stages = [nnx.List(pair) for pair in zip(self.prox, learned, strict=True)]
-        start = predicted, jnp.zeros((*predicted.shape[:-1], spectra.shape[-2]))
+        start = predicted, jnp.zeros((*predicted.shape[:-1], spectra.shape[-2]), predicted.dtype)
         (x, _), estimates = run_stages(stages, body, start, unroll)
         return self.adjust(x), estimates, residual(x)
 

@@ -30,6 +30,7 @@ from jax import Array
 
 from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
 from jfusion.classical.hypersharpening import known_response, shared_response, srf
+from jfusion.classical.pixels import signed
 from jfusion.classical.subspace import noise_variance, posterior_mean
 from jfusion.operators import Observation, ObservationModel, upsample
 from jfusion.operators.linear import single
@@ -41,12 +42,15 @@ NEGLIGIBLE = 1e-6
 
 
 def principal_components(image: Array, rank: int) -> tuple[Array, Array, Array]:
-    """Mean spectrum ``(batch, 1, 1, band)``, orthonormal components ``(batch, band, rank)``, their deviations."""
+    """Mean spectrum ``(batch, 1, 1, band)``, orthonormal components ``(batch, band, rank)``, their deviations.
+
+    The largest entry of each component is positive.
+    """
     mean = image.mean((1, 2), keepdims=True)
     pixels = (image - mean).reshape(image.shape[0], -1, image.shape[-1])
     covariance = jnp.einsum("npl,npm->nlm", pixels, pixels, precision="highest") / pixels.shape[1]
     variance, vectors = jnp.linalg.eigh(covariance)
-    variance, vectors = variance[:, ::-1][:, :rank], vectors[:, :, ::-1][:, :, :rank]
+    variance, vectors = variance[:, ::-1][:, :rank], signed(vectors[:, :, ::-1][:, :, :rank])
     variance = jnp.maximum(variance, NEGLIGIBLE * variance[:, :1])
     return mean, vectors, jnp.sqrt(jnp.where(variance > 0, variance, 1))
 

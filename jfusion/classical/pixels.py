@@ -98,10 +98,14 @@ def subspace(image: Array, dimension: int) -> Array:
     return jax.vmap(basis)(image.reshape(image.shape[0], -1, image.shape[-1]))
 
 
+def signed(vectors: Array) -> Array:
+    """Vectors ``(batch, band, dimension)`` with signs that no decomposition decides: the largest entry is positive."""
+    largest = jnp.take_along_axis(vectors, jnp.argmax(jnp.abs(vectors), 1, keepdims=True), 1)
+    return vectors * jnp.where(largest < 0, -1, 1)
+
+
 def signed_subspace(image: Array, dimension: int) -> Array:
     """`subspace` for networks: the largest entry of each vector is positive, and vectors of zeros fill up to
     ``dimension``."""
-    vectors = subspace(image, dimension)
-    largest = jnp.take_along_axis(vectors, jnp.argmax(jnp.abs(vectors), 1, keepdims=True), 1)
-    vectors = vectors * jnp.where(largest < 0, -1, 1)
+    vectors = signed(subspace(image, dimension))
     return jnp.pad(vectors, ((0, 0), (0, 0), (0, dimension - vectors.shape[2])))

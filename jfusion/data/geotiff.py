@@ -45,11 +45,13 @@ class WindowedWriter:
     """An open GeoTIFF that is filled window by window.
 
     Attributes:
+        path: of the file, as it will be called.
         dtype, nodata: of the file.
         masked: the file has a mask band, because nodata is None.
         samples, clipped: so far, of valid pixels: how many, and how many did not fit into the data type.
     """
 
+    path: Path
     dtype: np.dtype
     nodata: float | None
     masked: bool
@@ -68,6 +70,7 @@ class WindowedWriter:
 
         Raises:
             InputError: a window outside the raster, another band count, or values that are not finite.
+            RunError: the disk does not take it.
         """
         if image.ndim != 3 or image.shape[2] != self._dataset.count:
             raise InputError(f"Expected (height, width, {self._dataset.count}) numbers, but got shape {image.shape}.")
@@ -84,9 +87,10 @@ class WindowedWriter:
             )
         stored, clipped = encode(image, valid, self.dtype, self.nodata)
         window = rasterio.windows.Window(col, row, width, height)
-        self._dataset.write(np.moveaxis(stored, -1, 0), window=window)
-        if self.masked:
-            self._dataset.write_mask(valid, window=window)
+        with _written(self.path):
+            self._dataset.write(np.moveaxis(stored, -1, 0), window=window)
+            if self.masked:
+                self._dataset.write_mask(valid, window=window)
         self.samples += int(np.count_nonzero(valid)) * image.shape[2]
         self.clipped += clipped
 
@@ -198,6 +202,7 @@ def open_writer(
     _check_dtype(path, kind, outline.nodata)
     _check_space(path, outline, kind)
     workplace = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    elsewhere: Exception | None = None
     try:
         plain = workplace / "plain.tif"
         with rasterio.Env(GDAL_CACHEMAX=CACHE_MIB, GDAL_TIFF_INTERNAL_MASK=True):
@@ -205,8 +210,12 @@ def open_writer(
                 _describe(dataset, outline)
                 dataset.update_tags(**(tags or {}))
                 masked = outline.nodata is None and outline.mask is not None
-                writer = WindowedWriter(kind, outline.nodata, masked, dataset)
-                yield writer
+                writer = WindowedWriter(path, kind, outline.nodata, masked, dataset)
+                try:
+                    yield writer
+                except Exception as error:
+                    elsewhere = error
+                    raise
                 if writer.clipped > USELESS * writer.samples:
                     raise InputError(
                         f"{100 * writer.clipped / writer.samples:.1f} % of the samples do not fit into {kind}, so "
@@ -220,10 +229,24 @@ def open_writer(
         _sync(finished)
         os.replace(finished, path)
     except (OSError, RasterioError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise RunError(f"{path} could not be written, check the space left on its disk ({reason}).") from error
+        if error is elsewhere:
+            raise
+        raise _unwritten(path, error) from error
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RasterioError) as error:
+        raise _unwritten(path, error) from error
+
+
+def _unwritten(path: Path, error: Exception) -> RunError:
+    reason = " ".join(str(error).split())[:200]
+    return RunError(f"{path} could not be written, check the space left on its disk ({reason}).")
 
 
 def _dtype(name: Any) -> np.dtype:

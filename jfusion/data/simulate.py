@@ -15,6 +15,7 @@ from jax import Array
 from jfusion import sensors
 from jfusion.errors import InputError
 from jfusion.operators import (
+    BlockAverage,
     Grid,
     Observation,
     ObservationModel,
@@ -299,8 +300,9 @@ def seen(model: ObservationModel, target: Array) -> Array:
 def reduce(observation: Observation, model: ObservationModel, guide_gain: float = 0.15) -> Simulation:
     """Wald's protocol on a pair without truth: both images one ratio lower, so that `lr` becomes the truth.
 
-    `lr` is degraded by the model's own spatial response (or, where it is unknown, by an MTF-matched Gaussian of gain
-    0.30), the guide by an MTF-matched Gaussian of ``guide_gain``; the guide keeps its place on the grid of `lr`.
+    `lr` is degraded by the model's own spatial response (or, where it is unknown or goes through a warp or a mask of
+    the scene, by an MTF-matched Gaussian of gain 0.30), the guide by an MTF-matched Gaussian of ``guide_gain``; the
+    guide keeps its place on the grid of `lr`. Noise levels are not told one ratio lower.
 
     Raises:
         InputError: `lr` is too small to be degraded once more.
@@ -316,9 +318,10 @@ def reduce(observation: Observation, model: ObservationModel, guide_gain: float 
     target = lr[..., :height, :width, :]
     guide = guide[..., : height * ratio, : width * ratio, :]
     spatial = model.operators["lr"]
-    if not isinstance(spatial, SpatialResponse):
+    if not isinstance(spatial, SpatialResponse | BlockAverage):
         spatial = SpatialResponse(mtf_psf(0.30, grid), ratio, grid.phase)
-    spatial = dataclasses.replace(spatial, boundary="reflect")
+    if isinstance(spatial, SpatialResponse):
+        spatial = dataclasses.replace(spatial, boundary="reflect")
     onto_lr = SpatialResponse(mtf_psf(guide_gain, grid), ratio, grid.phase)
     reduced = ObservationModel({**model.operators, "lr": spatial}, grid)
     return Simulation({"lr": spatial(target), "guide": onto_lr(guide)}, reduced, target)

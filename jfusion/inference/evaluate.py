@@ -139,8 +139,11 @@ def evaluate_files(
         ratio = pair.geometry.ratio if pair is not None else ratio
         if ratio is None:
             raise InputError("ERGAS needs the ratio of the pair; say --ratio N or give --lr and --guide.")
+        valid = image.valid & truth.valid
+        if not valid.any():
+            raise InputError(f"{image.name} and the reference have no valid pixel in common; compare the same area.")
         peak = float(truth.physical()[truth.valid].max()) if data_range is None else data_range
-        values = against_reference(as_input(image)[0], as_input(truth)[0], ratio, peak, image.valid & truth.valid)
+        values = against_reference(as_input(image)[0], as_input(truth)[0], ratio, peak, valid)
     elif pair is not None:
         if (image.height, image.width, image.bands) != (pair.guide.height, pair.guide.width, pair.lr.bands):
             raise InputError(

@@ -182,7 +182,7 @@ def fit(
     settings = {
         "system": system.name, "sizes": sizes or {}, "effort": effort, "budget": budget,
         "seed": name_of(jax.random.key_data(key)),
-        "pair": name_of(*jax.tree.leaves((observation, model, valid))),
+        "pair": name_of((dict(observation), model, valid)),
     }  # fmt: skip
     with kept(folder, settings, resume, progress) as keeper:
         done = method.fit(

@@ -80,13 +80,7 @@ def trained(
         InputError: the weights belong to another system.
     """
     if weights is not None:
-        network = weights_file.load(weights)
-        if network.system.name != system.name:
-            raise InputError(
-                f"{weights} holds weights of {network.system.name}, not of {system.name}; "
-                f"say --system {network.system.name}."
-            )
-        return network, f"weights of {weights.name}"
+        return weights_file.load(weights, system), f"weights of {weights.name}"
     where = "on pairs with truth" if data is not None else "on the pair itself by Wald's protocol"
     result = train(system, reduce(observation, model) if data is None else data, progress=progress, **settings)
     note = f"trained {where}: {counted(result.steps, result.planned)} in {result.seconds:.0f} s"
@@ -274,12 +268,15 @@ def ready(system: System, network: Network | None = None, exact: bool = False) -
         exact: see `run`; only of unrolled networks.
 
     Raises:
-        InputError: the system is fitted to each pair anew and so is never ready beforehand.
+        InputError: the system is fitted to each pair anew and so is never ready beforehand, or it is trained and its
+            network is missing.
     """
     if isinstance(system.method, Classical):
         return jax.jit(system.method.function)
-    if network is None:
+    if isinstance(system.method, Fitted):
         raise InputError(f"{system.name} is fitted to each pair anew; it cannot be made ready beforehand.")
+    if network is None:
+        raise InputError(f"{system.name} is ready once it is trained; give its network, or train one.")
     graph, state = nnx.split(network.module)
     built, options = network, {"exact": True} if exact else {}
 

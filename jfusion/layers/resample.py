@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,5 +43,5 @@ def sample(image: Array, grid: Grid, method: Interpolation = "cubic") -> Array:
             for k, w in zip(taps.tolist(), weights[0], strict=True)
             if w
         )
-        image = sum(picked, jnp.zeros(()))
+        image = reduce(jnp.add, picked)
     return image

@@ -190,16 +190,16 @@ def write_results(path: str | Path, rows: Sequence[Row]) -> None:
 
 
 def read_results(path: str | Path) -> list[Row]:
-    """Reads what `write_results` wrote; a metric that is null becomes nan.
+    """Reads what `write_results` wrote; a metric or seconds that are null become nan.
 
     Raises:
         InputError: not such a file.
     """
     try:
         items = json.loads(Path(path).read_text(encoding="utf-8"))
-        rows = [Row(**item) for item in items]
+        rows = [Row(**{**item, "seconds": math.nan if item["seconds"] is None else item["seconds"]}) for item in items]
         metrics = [{name: math.nan if v is None else float(v) for name, v in row.metrics.items()} for row in rows]
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise InputError(f"{path} must be a results file (a JSON list of rows), but: {error}; run it anew.") from error
     return [dataclasses.replace(row, metrics=values) for row, values in zip(rows, metrics, strict=True)]
 

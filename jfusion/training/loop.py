@@ -37,7 +37,7 @@ UNIT = 0.999
 """Share of the values to learn from that lie below what networks see as 1: a glint must not set the scale."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Network:
     """A network that is ready to work: ``product = network(observation, model)``, in the units of the observation.
 
@@ -185,7 +185,15 @@ def train(
     data = _over(data, scale)
     if method.initialise is not None and start is None:
         method.initialise(module, data.observation, data.model, data.target)
-    steps, patch, batch = steps or recipe.steps, patch or recipe.patch, batch or recipe.batch
+    steps, patch, batch = (
+        usual if own is None else own
+        for own, usual in ((steps, recipe.steps), (patch, recipe.patch), (batch, recipe.batch))
+    )
+    if min(steps, patch, batch) < 1:
+        raise InputError(
+            f"a training needs one step, one pixel and one patch at least, but has {steps} steps of {batch} patches of "
+            f"{patch} pixels; leave out what the recipe is to decide."
+        )
     dtype = dtype or recipe.dtype
     turn = recipe.turn if turn is None else turn
     players, modules = make_players(method, module, bands, steps, seed, sizes or {}, pace)
@@ -208,11 +216,11 @@ def train(
                 "system": system.name, "bands": dataclasses.asdict(bands), "sizes": sizes or {}, "seed": seed,
                 "steps": steps, "patch": patch, "batch": batch, "parts": recipe.parts, "dtype": dtype,
                 "average": recipe.average, "turn": turn, "pace": pace, "data": _digest(data),
-                "observation model": name_of(*jax.tree.leaves(data.model)), "arrays of the state": _shapes(state),
+                "observation model": name_of(data.model), "arrays of the state": _shapes(state),
                 "validation": validation and _digest(validation), "experiment": configuration or {},
             }  # fmt: skip
             if first is not None:
-                settings["start"] = name_of(*jax.tree.leaves(first.parameters))
+                settings["start"] = name_of(first.parameters)
             run = stack.enter_context(open_run(folder, settings))
             done, state, record = run.resume(state, resume)
             history = _History(**record.get("history", {}))
@@ -310,20 +318,24 @@ def _batches(records: Iterator[dict[str, np.ndarray]]) -> Iterator[Batch]:
 
 def _digest(data: Simulation) -> str:
     """A short name for the very values of some pairs."""
-    return name_of(*(data.observation[name] for name in sorted(data.observation)), data.target)
+    return name_of((dict(data.observation), data.target))
 
 
 def _shapes(state: TrainState) -> str:
     """A short name for the arrays of a state, which the parameters of network, critics and optimisers decide."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     told = (f"{jax.tree_util.keystr(path)} {x.shape} {x.dtype}" for path, x in leaves)
-    return name_of(*told)
+    return name_of(list(told))
 
 
-def name_of(*arrays: Any) -> str:
-    content = hashlib.sha256()
-    for array in arrays:
-        content.update(np.ascontiguousarray(array).tobytes())
+def name_of(tree: Any) -> str:
+    """A short name for a pytree: its structure with all that is no array, and shapes, dtypes and contents of arrays."""
+    leaves, structure = jax.tree.flatten(tree)
+    content = hashlib.sha256(str(structure).encode())
+    for leaf in leaves:
+        array = np.ascontiguousarray(leaf)
+        content.update(f"{array.shape} {array.dtype}".encode())
+        content.update(array.tobytes())
     return content.hexdigest()[:16]
 
 

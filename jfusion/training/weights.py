@@ -66,7 +66,7 @@ def load(path: str | os.PathLike[str], system: System | None = None) -> Network:
     if system is None:
         raise InputError(f"{path} has the weights of {name}, which no catalogue has; give its row as second argument.")
     if system.name != name:
-        raise InputError(f"{path} has the weights of {name}, but {system.name} was asked for; give the row of {name}.")
+        raise InputError(f"{path} has the weights of {name}, but {system.name} was asked for; ask for {name}.")
     module = build(system, bands, sizes=sizes)
     variables = _flat(module)
     if wrong := [

@@ -257,6 +257,12 @@ def test_no_space_left(cog, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_fails_elsewhere_is_not_blamed_on_the_disk(tmp_path):
+    with pytest.raises(ConnectionResetError, match="elsewhere"), geotiff.open_writer(tmp_path / "place.tif", scene()):
+        raise ConnectionResetError("elsewhere")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("step", ["replace", "fsync"])
 def test_failing_last_steps_leave_the_old_file(step, tmp_path, monkeypatch):
     path = tmp_path / "place.tif"

@@ -1,5 +1,6 @@
 """Fits that are stopped and go on: the same product, bit for bit, whatever ended them."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -97,6 +98,9 @@ def test_another_fit_is_refused(tmp_path: Path) -> None:
     images, model = blind()
     with pytest.raises(InputError, match="pair was"):
         run(MIAE, {**images, "lr": 2 * images["lr"]}, model, **SETTINGS, folder=folder)
+    grid = dataclasses.replace(model.grid, centre=tuple(c + 0.25 for c in model.grid.centre))
+    with pytest.raises(InputError, match="pair was"):
+        run(MIAE, images, model.replace(grid=grid), **SETTINGS, folder=folder)
     with pytest.raises(InputError, match="holds a run already"):
         run(MIAE, *blind(), **SETTINGS, folder=folder, resume=False)
 

@@ -31,7 +31,8 @@ def test_rows_survive_their_file(tmp_path):
 
 
 def test_what_json_cannot_say_becomes_null(tmp_path):
-    odd = dataclasses.replace(row(PSNR=math.nan, SSIM=math.inf), protocol={"limits": [1.0, math.inf]})
+    odd = row(PSNR=math.nan, SSIM=math.inf)
+    odd = dataclasses.replace(odd, protocol={"limits": [1.0, math.inf]}, seconds=math.nan)
     write_results(tmp_path / "results.json", [odd])
 
     def refuse(constant):
@@ -40,7 +41,9 @@ def test_what_json_cannot_say_becomes_null(tmp_path):
     stored = json.loads((tmp_path / "results.json").read_text(), parse_constant=refuse)
     assert stored[0]["metrics"] == {"PSNR": None, "SSIM": None}
     assert stored[0]["protocol"] == {"limits": [1.0, None]}
-    assert math.isnan(read_results(tmp_path / "results.json")[0].metrics["PSNR"])
+    again = read_results(tmp_path / "results.json")[0]
+    assert math.isnan(again.metrics["PSNR"])
+    assert math.isnan(again.seconds)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

@@ -23,7 +23,7 @@ from jfusion.catalogue import Bands
 from jfusion.data.patches import hold_out
 from jfusion.data.simulate import reduce
 from jfusion.errors import InputError, RunError
-from jfusion.operators import BlockAverage, Grid, ObservationModel, SpatialResponse, gaussian_psf
+from jfusion.operators import Grid, ObservationModel, SpatialResponse, gaussian_psf
 from jfusion.progress import bar
 from jfusion.training import checkpoints, scalars
 from jfusion.training.checkpoints import Checkpoints
@@ -124,9 +124,9 @@ def test_stopped_and_resumed_is_uninterrupted_bit_for_bit(tmp_path) -> None:
         )
     with pytest.raises(InputError, match="data was"):
         train(system, HELD_OUT, **{**settings, "validation": DATA}, folder=tmp_path / "run")
-    blurred = DATA.model.replace(operators={**DATA.model.operators, "lr": BlockAverage(toys.RATIO)})
+    moved = DATA.model.replace(grid=dataclasses.replace(DATA.model.grid, centre=(0.0, 0.0)))
     with pytest.raises(InputError, match="observation model was"):
-        train(system, DATA._replace(model=blurred), **settings, folder=tmp_path / "run")
+        train(system, DATA._replace(model=moved), **settings, folder=tmp_path / "run")
     recipe = dataclasses.replace(recipe, optimiser=lambda steps: optax.sgd(1e-2))
     method = dataclasses.replace(system.method, recipe=recipe)
     with pytest.raises(InputError, match="arrays of the state was"):

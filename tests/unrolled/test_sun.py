@@ -102,6 +102,7 @@ def test_principal_components_restore_the_image(scene) -> None:
     coefficients = jnp.einsum("nhwl,nlr->nhwr", image - mean, vectors)
     np.testing.assert_allclose(jnp.einsum("nhwr,nlr->nhwl", coefficients, vectors) + mean, image, atol=1e-5)
     np.testing.assert_allclose(coefficients[..., :3].std((1, 2)), deviation[:, :3], rtol=1e-3)
+    assert (vectors.max(1) >= -vectors.min(1)).all()
 
 
 def test_mean_over_alike_pixels_stops_at_an_edge_of_the_guide() -> None:
