@@ -61,6 +61,12 @@ SHOWN = ("PSNR", "SAM", "ERGAS", "Q2n")
 PICTURED = 2
 """Images of a data set that the page shows."""
 
+CONVENTION = (
+    "Published figures need not be of this kind: PSNR here is that of all pixels and bands together, with the data's "
+    "full scale; many papers take the mean over bands, each with its own maximum, or count in 8 bits"
+)
+"""What to bear in mind where published figures stand beside ours."""
+
 NOTED = 10.0
 """Seconds after which a training notes again how long it has taken."""
 
@@ -326,6 +332,7 @@ def trials_on(
 ) -> dict[str, Trial]:
     """The rivals and the system on one image; the note is added to the system's row."""
     contest = contest_on(image, experiment.blind)
+    (experiment.out / contest.scene / "reference.tif").unlink(missing_ok=True)  # of a run that judged another region
     task = spatiospectral_task(*(contest.observation[key].shape[-1] for key in ("lr", "guide")))
     rivals = RIVALS[task.name][: 1 if experiment.smoke else None]
     trials = {rival: contest.try_system(rival, experiment.out) for rival in rivals}
@@ -367,7 +374,7 @@ def report(
     with replaced(folder / "experiment.json") as temporary:
         temporary.write_text(json.dumps(record, indent=2, default=str) + "\n")
     claims = [f"{setting}: {numbers}" for setting, numbers in published.items()]
-    text = "".join(f"Published, {claim}. " for claim in claims)
+    text = "".join(f"Published, {claim}. " for claim in claims) + (f"{CONVENTION}. " if claims else "")
     if (count := len({row.scene for row in rows})) > 1:
         title = f"{experiment.data}, mean of {count} images"
         text = f"The table has the means over {count} images; the pictures show {sections[0].title}. {text}"
@@ -381,6 +388,8 @@ def report(
     Console().print(table(means(rows), SHOWN))
     for claim in claims:
         print(f"published, {claim}")
+    if claims:
+        print(CONVENTION)
     return page
 
 

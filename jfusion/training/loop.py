@@ -65,10 +65,17 @@ class Network:
         Where that is a named tuple, its ``product`` and ``estimates`` are in the units of the observation.
 
         Raises:
-            InputError: the observation has other bands, or another ratio, than the network was built for.
+            InputError: the observation has other bands, or another ratio, than the network was built for, or its images
+                do not cover the same area.
         """
         if not self.serves(found := Bands.of(observation, model)):
             raise InputError(f"the network was built for {self.bands}, but the pair has {found}; train for this pair.")
+        lr, guide = (observation[key].shape[-3:-1] for key in ("lr", "guide"))
+        if guide != (model.ratio * lr[0], model.ratio * lr[1]):
+            raise InputError(
+                f"the guide must have {model.ratio} times the {lr[0]} x {lr[1]} pixels of lr, but has {guide[0]} x "
+                f"{guide[1]}; crop both to the same area."
+            )
         result = self.module(*scaled(observation, model, 1 / self.scale), **options)
         if isinstance(result, jax.Array):
             return result * self.scale

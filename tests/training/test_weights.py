@@ -23,6 +23,8 @@ def test_weights_round_trip(tmp_path) -> None:
     np.testing.assert_array_equal(loaded(data.observation, data.model), network(data.observation, data.model))
     with pytest.raises(InputError, match="built for"):
         loaded({**data.observation, "lr": data.observation["lr"][..., :2]}, data.model)
+    with pytest.raises(InputError, match="crop both to the same area"):
+        loaded({**data.observation, "guide": data.observation["guide"][:, 1:]}, data.model)
 
 
 def test_parameters_that_are_single_numbers_come_back(tmp_path) -> None:
