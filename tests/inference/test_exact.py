@@ -43,7 +43,7 @@ def test_the_product_agrees_with_what_was_seen(network) -> None:
     ]
     assert residuals[0] > 0.01
     assert residuals[1] < 1e-3
-    assert "agrees with guide to 0.0" in exact.note
+    assert "agrees with guide to 0.01 %" in exact.note
 
 
 def test_files_are_fused_exactly_in_windows_too(network, tmp_path) -> None:
