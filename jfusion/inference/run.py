@@ -129,7 +129,9 @@ def agreement(product: Array, observation: Observation, model: ObservationModel,
     """
     residuals = _residuals(product, observation, model)
     if exact:
-        return "agrees with " + " and ".join(f"{k} to {max(100 * float(v.max()), 0.01):.2g} %" for k, v in residuals.items())
+        return "agrees with " + " and ".join(
+            f"{k} to {max(100 * float(v.max()), 0.01):.2g} %" for k, v in residuals.items()
+        )
     if "lr" not in residuals:
         return ""
     ours, plain = residuals["lr"], _residuals(upsample(observation["lr"], model.grid), observation, model)["lr"]
