@@ -272,7 +272,8 @@ class System:
         method: how it comes to be ready.
         differences: what differs from the paper or from its release.
         parameters: (count, `Bands` at which the count holds), for networks.
-        needs_model: whether PSF and SRF must be known, or estimated first.
+        needs_model: whether PSF and SRF, where they are not known, are estimated first: a paper that learns neither
+            needs them.
         local: reach in low-resolution pixels where a product pixel depends on no pixel further away than that, so
             that a scene may be cut into tiles without a seam; None where statistics of the whole image enter.
         displaced: whether the operator of `lr` may be `jfusion.operators.Displaced`, so that the system takes a

@@ -122,9 +122,10 @@ DEEP_DECODER = System(
         tiny={"width": 16, "levels": 2},
     ),
     differences="The original restores one image; the loss of a pair is ours, and so is the learning (softmax) of "
-    "operators that are not known. The parameters with the lowest loss are looked for every 50 steps, in the release "
-    "at every step. Images of any size are taken as they are: each level is cut to half of the next, rounded up. The "
-    "pair is scaled to a largest magnitude of one, which the product, between 0 and 1, does not exceed.",
+    "operators that the fit is not told. The parameters with the lowest loss are looked for every 50 steps, in the "
+    "release at every step. Images of any size are taken as they are: each level is cut to half of the next, rounded "
+    "up. The pair is scaled to a largest magnitude of one, which the product, between 0 and 1, does not exceed.",
     parameters=(100_224, Bands(3, 3, 4)),
+    needs_model=True,
     local=None,
 )

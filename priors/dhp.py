@@ -80,11 +80,12 @@ DHP = System(
         compact={"width": 64},
     ),
     differences="The original restores one image; the loss of a pair is ours, and so is the learning (softmax) of "
-    "operators that are not known. Network, steps and average are those of its 2-D denoising; its 3-D variant, which "
-    "the release advises against, is not here. The release's roll-back (a rise of 5 dB against the observed image) is "
-    "left out, and so is the cut of the product to between 0 and 1. Images of any size are taken as they are, where "
-    "the release asks for multiples of 32. The pair is scaled to a largest magnitude of one; the release scales each "
-    "band to between 0 and 1.",
+    "operators that the fit is not told. Network, steps and average are those of its 2-D denoising; its 3-D variant, "
+    "which the release advises against, is not here. The release's roll-back (a rise of 5 dB against the observed "
+    "image) is left out, and so is the cut of the product to between 0 and 1. Images of any size are taken as they "
+    "are, where the release asks for multiples of 32. The pair is scaled to a largest magnitude of one; the release "
+    "scales each band to between 0 and 1.",
     parameters=(2_342_047, Bands(191, 4, 4)),
+    needs_model=True,
     local=None,
 )

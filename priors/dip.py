@@ -92,11 +92,12 @@ DIP = System(
         tiny={"width": 8, "scales": 2},
     ),
     differences="The original restores one image, |D X - Y|^2; the loss of a pair is ours. D is Lanczos resampling in "
-    "its super-resolution, here the pair's own PSF and phase; parts that are not known are learned (softmax), which "
-    "the original does not do. Settings and steps are those of its super-resolution at ratio 4 (8), the average is "
-    "that of its denoising; its roll-back (a rise of 5 dB) is left out. Images of any size are taken as they are, "
-    "where the original crops to multiples of 32. The pair is scaled to a largest magnitude of one, which the "
-    "product, between 0 and 1, does not exceed.",
+    "its super-resolution, here the pair's own PSF and phase; parts that the fit is not told are learned (softmax), "
+    "which the original does not do. Settings and steps are those of its super-resolution at ratio 4 (8), the average "
+    "is that of its denoising; its roll-back (a rise of 5 dB) is left out. Images of any size are taken as they are, "
+    "where the original crops to multiples of 32. The pair is scaled to a largest magnitude of one, which the product, "
+    "between 0 and 1, does not exceed.",
     parameters=(2_217_831, Bands(3, 3, 4)),
+    needs_model=True,
     local=None,
 )

@@ -187,10 +187,11 @@ REC_HSISR = System(
     differences="The text of the paper was not at hand; network, losses, rounds and rates are the release's. It renews "
     "U and the weights already after its first step, by what the random network made, and its weights of the guide's "
     "loss stay at one by a misspelt name; here U is the interpolated Y for a whole round, and both losses are "
-    "weighted. The rates are those that its steps take: it halves what it states (1.2e-3, 3e-3) at the first step. "
-    "PSF and response are known there; unknown ones are learned here (softmax, at ten times the rate). Images of any "
-    "size are taken as they are. The pair is scaled to a largest magnitude of one, which the product, between 0 and "
-    "1, does not exceed.",
+    "weighted. The rates are those that its steps take: it halves what it states (1.2e-3, 3e-3) at the first step. PSF "
+    "and response are known there; a fit that is not told them learns them (softmax, at ten times the rate). Images of "
+    "any size are taken as they are. The pair is scaled to a largest magnitude of one, which the product, between 0 "
+    "and 1, does not exceed.",
     parameters=(13_559_888, Bands(31, 3, 8)),
+    needs_model=True,
     local=None,
 )

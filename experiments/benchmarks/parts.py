@@ -92,7 +92,8 @@ def fits(cases: Sequence[FitCase], largest: FitCase, rounds: int, compiled: bool
     rows.append((largest.system, *("-",) * 4, _whole_fit(largest)))
     text = (
         f"A step of the stage of a fit in which most of its time goes, on a pair made from {SCENE} (100 x 100 pixels, "
-        "198 bands at ratio 4, 6 guide bands; blind, but for GDD), as the fitter runs it, in a compiled loop of many. "
+        "198 bands at ratio 4, 6 guide bands; blind, but for GDD and Rec-HSISR), as the fitter runs it, in a compiled "
+        "loop of many. "
         "PyTorch takes the same steps from the same beginning, with channels last and its fused Adam. Goal: at most "
         "1.0 x PyTorch, and at most 1.2 x a compiled step that is called alone. Memory is the peak of a whole fit, "
         f"{FIT_STEPS} steps long, all stages and compilation included, above a process that has made its imports; "
