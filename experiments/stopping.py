@@ -30,11 +30,10 @@ import numpy as np
 import tyro
 
 from experiments.places import Judged
-from experiments.uncertainty import PLACES, ground
+from experiments.uncertainty import case_of, ground
 from jfusion import catalogue
 from jfusion.catalogue import Fitter
 from jfusion.cli import answered, use_all_cores
-from jfusion.errors import InputError
 from jfusion.files import check_output, replaced
 from jfusion.inference.evaluate import CONVENTIONS, against_reference
 from jfusion.inference.fits import check_fitted
@@ -272,9 +271,7 @@ def study(case: str, settings: Settings) -> tuple[Judged, Outcome]:
     Raises:
         InputError: no such case.
     """
-    scene, _, name = case.partition("/")
-    if scene not in PLACES or name not in STEPS:
-        raise InputError(f"a case is one of {', '.join(PLACES)}, then / and one of {', '.join(STEPS)}, not {case!r}.")
+    scene, name = case_of(case, STEPS)
     where = ground(scene, settings.smoke, settings.noise)
     method = check_fitted(catalogue.get(name))
     steps = 20 if settings.smoke else STEPS[name]

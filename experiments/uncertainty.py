@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -122,6 +123,18 @@ def coverage(found: Calibrated, truth: np.ndarray, level: float) -> Coverage:
     return Coverage(level, float(within.mean()), (low, high), float(half.mean()), float((error <= normal).mean()))
 
 
+def case_of(case: str, systems: Collection[str]) -> tuple[str, str]:
+    """The scene, of `PLACES`, and the system that a case names.
+
+    Raises:
+        InputError: no such case.
+    """
+    scene, _, name = case.partition("/")
+    if scene not in PLACES or name not in systems:
+        raise InputError(f"a case is one of {', '.join(PLACES)}, then / and one of {', '.join(systems)}, not {case!r}.")
+    return scene, name
+
+
 def ground(scene: str, smoke: bool, noise: float | None = None) -> Judged:
     """The pair of a scene; nothing is learned elsewhere.
 
@@ -134,7 +147,7 @@ def ground(scene: str, smoke: bool, noise: float | None = None) -> Judged:
         InputError: noise for images that are not simulated.
     """
     protocol, region = PLACES[scene]
-    if noise is not None and "pan" in scenes.load(scene):
+    if noise is not None and "hsi" not in scenes.load(scene):
         raise InputError(f"noise is added to images that are simulated, and those of {scene} are not; leave it out.")
     if noise is not None:
         protocol = dataclasses.replace(protocol, lr_snr_db=noise, guide_snr_db=noise)
@@ -150,9 +163,7 @@ def measure(case: str, settings: Settings) -> tuple[Judged, Calibrated]:
     Raises:
         InputError: no such case.
     """
-    scene, _, name = case.partition("/")
-    if scene not in PLACES or name not in STEPS:
-        raise InputError(f"a case is one of {', '.join(PLACES)}, then / and one of {', '.join(STEPS)}, not {case!r}.")
+    scene, name = case_of(case, STEPS)
     where, system = ground(scene, settings.smoke), catalogue.get(name)
     method = check_fitted(system)
     sizes: dict[str, Any] = method.tiny if settings.smoke else method.compact or method.tiny

@@ -212,6 +212,12 @@ def test_a_reference_lies_on_the_products_grid(pair: tuple[Path, Path], tmp_path
     said = capsys.readouterr().err
     assert "one of landsat8_tiny_msi is 2 times as wide as one of sharp" in said
     assert "the truth on the product's grid" in said
+    product, halves = readers.read(out), [tmp_path / "left.tif", tmp_path / "right.tif"]
+    left = np.arange(product.width) < product.width // 2
+    for half, side in zip(halves, (left, ~left), strict=True):
+        geotiff.write(half, dataclasses.replace(product, mask=np.tile(side, (product.height, 1))))
+    assert main(["evaluate", str(halves[0]), "--reference", str(halves[1]), "--ratio", "2"]) == 2
+    assert "no valid pixel in common" in capsys.readouterr().err
 
 
 def test_uncertainty_is_a_band_and_a_map(pair: tuple[Path, Path], tmp_path: Path) -> None:

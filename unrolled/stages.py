@@ -334,7 +334,8 @@ _Saved = tuple[dict[str, LinearOperator], dict[str, Array]]
 def _nearest_forward(
     product: Array, observation: Observation, operators: dict[str, LinearOperator], steps: int, tolerance: float
 ) -> tuple[Array, _Saved]:
-    return _nearest(product, observation, operators, steps, tolerance), (operators, _trust(observation))
+    trust = _trust(observation)
+    return _least_squares(product, observation, operators, trust, steps, tolerance), (operators, trust)
 
 
 def _nearest_backward(steps: int, tolerance: float, saved: _Saved, g: Array) -> tuple[Array, Observation, None]:

@@ -129,8 +129,11 @@ def conjugate_gradient(
     def solve_cotangent(_: object, b: tuple[Array, Array]) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         rhs, scale = b
         goal = tolerance**2 * _inner(rhs, rhs)
-        guess = jnp.zeros_like(rhs) if shift is None else rhs / shift
-        correction, aux = _iterate(operator, rhs if shift is None else rhs - operator(guess), goal, steps)
+        if shift is None:
+            x, aux = _iterate(operator, rhs, goal, steps)
+            return (x, scale), aux
+        guess = rhs / shift
+        correction, aux = _iterate(operator, rhs - operator(guess), goal, steps)
         return (guess + correction, scale), aux
 
     start = None if start is None else jax.lax.stop_gradient(start)

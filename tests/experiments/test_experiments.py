@@ -95,6 +95,9 @@ def test_mistakes_are_named() -> None:
         place("landsat8_tiny", PROTOCOL)
     with pytest.raises(InputError, match="classical"):
         settings(Experiment(), "gsa")
+    for wrong in ({"steps": 0}, {"batch": -2}, {"budget": -5.0}, {"validate": 1.0}):
+        with pytest.raises(InputError, match=f"--{next(iter(wrong))}"):
+            runner.run(Experiment(**wrong), "pannet")
 
 
 @pytest.mark.parametrize(

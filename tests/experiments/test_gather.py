@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import tyro
 
 from experiments import fusionnet, mhf_net
 from experiments.gather import markdown, read, unlike
@@ -39,7 +40,8 @@ def finished(folder: Path, system: str, experiment: Experiment, values: dict[str
 
 def test_runs_of_one_place_are_joined(tmp_path) -> None:
     first = dataclasses.replace(fusionnet.EXPERIMENT, steps=7, turn=True, out=Path("elsewhere"))
-    second = dataclasses.replace(mhf_net.PAPER, seed=2)
+    protocol = dataclasses.replace(mhf_net.PAPER.protocol, ratio=8, guide_bands=("red", "blue"))
+    second = dataclasses.replace(mhf_net.PAPER, seed=2, protocol=protocol)
     runs = [
         finished(tmp_path / "a", "fusionnet", first, {"cubic": 9.0, "fusionnet": 11.0}, {"ratio": 2}),
         finished(tmp_path / "b", "mhf_net", second, {"cubic": 9.0, "mhf_net": 12.0}, {"ratio": 2}),
@@ -48,7 +50,8 @@ def test_runs_of_one_place_are_joined(tmp_path) -> None:
     assert [line.split(" | ")[0].removeprefix("| ") for line in lines[4:7]] == ["cubic", "mhf_net", "fusionnet"]
     assert "**12.00**" in lines[5]
     assert "python -m experiments.fusionnet --data landsat8_momotombo --steps 7 --turn" in lines
-    assert "python -m experiments.mhf_net --data cave/mhf --seed 2" in lines
+    words = next(line for line in lines if "experiments.mhf_net" in line).split()[3:]
+    assert tyro.cli(Experiment, default=mhf_net.PAPER, args=words) == second
     other = finished(tmp_path / "c", "mhf_net", second, {"cubic": 9.0}, {"ratio": 4})
     with pytest.raises(InputError, match="another protocol"):
         markdown([read(runs[0]), read(other)])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import stopping
-from experiments.stopping import LAST, ORACLE, PIXELS, PLATEAU, Settings, Subject, chosen, colour, falls, run
+from experiments.stopping import LAST, ORACLE, PIXELS, PLATEAU, Settings, Subject, chosen, colour, falls, run, study
 from jfusion import catalogue
 from jfusion.errors import InputError
 from jfusion.operators import Grid, Identity, ObservationModel
@@ -54,6 +54,11 @@ def test_the_choice_is_that_of_the_fit_itself() -> None:
 def test_rules_cannot_see_the_truth() -> None:
     assert "where" not in inspect.signature(stopping.choose).parameters
     assert {"target", "reference", "truth"}.isdisjoint(vars(Subject)["__dataclass_fields__"])
+
+
+def test_other_cases_are_refused() -> None:
+    with pytest.raises(InputError, match="one of jasper_ridge"):
+        study("nowhere/miae", Settings())
 
 
 def test_script_runs(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.uncertainty import CASES, PLACES, STEPS, Settings, coverage, run
+from experiments.uncertainty import CASES, PLACES, STEPS, Settings, coverage, ground, run
 from jfusion.catalogue import Fit
 from jfusion.errors import InputError
 from jfusion.inference.fits import Course
@@ -43,3 +43,5 @@ def test_cases_are_there_and_others_are_refused(tmp_path: Path) -> None:
     assert {case.partition("/")[2] for case in CASES} <= set(STEPS)
     with pytest.raises(InputError, match="one of jasper_ridge"):
         run(Settings(cases=("jasper_ridge/gsa",), out=tmp_path))
+    with pytest.raises(InputError, match="images that are simulated"):
+        ground("landsat8_momotombo", smoke=True, noise=30.0)

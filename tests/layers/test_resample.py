@@ -32,6 +32,10 @@ def test_half_a_pixel_is_keys_kernel() -> None:
     np.testing.assert_allclose(sample(peak, Grid(2, (0.5, 0)))[0, :, 0, 0] * 16, [0, 0, -1, 9, 0, 0])
 
 
+def test_half_precision_stays() -> None:
+    assert sample(jnp.zeros((4, 4, 1), jnp.bfloat16), Grid.nested(2)).dtype == jnp.bfloat16
+
+
 def test_sizes_are_multiples_of_the_ratio() -> None:
     with pytest.raises(InputError, match="multiples of the ratio 2"):
         sample(jnp.zeros((3, 4, 1)), Grid.nested(2))

@@ -212,6 +212,8 @@ def test_an_error_in_a_callback_ends_everything(tmp_path) -> None:
 
 
 def test_held_out_images_are_others() -> None:
+    with pytest.raises(InputError, match="one step"):
+        train(toys.row(), DATA, steps=0)
     with pytest.raises(InputError, match="those of training"):
         train(toys.row(), DATA, validation=DATA)
 

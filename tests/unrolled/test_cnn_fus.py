@@ -55,6 +55,14 @@ def test_denoising_follows_the_units(network) -> None:
     assert bool(jnp.isfinite(network.denoised(constant, jnp.asarray(0.1))).all())
 
 
+def test_pairs_of_fewer_bands_than_the_rank_are_served(network) -> None:
+    spatial = SpatialResponse(gaussian_psf(0.8, GRID), 2, GRID.phase, "circular")
+    model = ObservationModel({"lr": spatial, "guide": SpectralResponse(jnp.asarray([[0.5, 0.5]]))}, GRID)
+    product = nnx.jit(lambda network: network(model(jnp.ones((1, 4, 4, 2))), model))(network)
+    assert product.shape == (1, 4, 4, 2)
+    assert bool(jnp.isfinite(product).all())
+
+
 def test_turns_are_the_papers(network) -> None:
     """Against dense normal equations in float64, of a periodic scene."""
     target = jax.random.uniform(jax.random.key(0), (1, 8, 6, 5))

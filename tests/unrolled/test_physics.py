@@ -125,6 +125,11 @@ def test_consistent_products_are_a_projection_with_its_derivative() -> None:
     assert float(slope) == pytest.approx(float(value(0.05) - value(-0.05)) / 0.1, abs=0.01 * float(weighed))
 
 
+def test_a_residual_of_nothing_has_a_derivative() -> None:
+    image = jnp.zeros((1, 2, 2, 1))
+    assert jnp.isfinite(jax.grad(lambda x: relative_residual(x, image).sum())(image)).all()
+
+
 def test_a_data_step_takes_what_stands_for_the_sensors() -> None:
     truth, model = scene(Grid.nested(3))
     observation, start = model(truth), jnp.full_like(truth, 0.3)

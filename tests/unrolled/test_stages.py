@@ -167,3 +167,9 @@ def test_state_of_a_stage_is_kept_or_refused() -> None:
             run_stages([stage] * 2, lambda s, x: (s(x), None), x, "scan")
         stage.eval()
         run_stages([stage] * 2, lambda s, x: (s(x), None), x, "scan")
+
+
+def test_learned_positive_numbers_begin_as_asked() -> None:
+    np.testing.assert_allclose(Positive(np.asarray([1e-3, 1.0, 50.0]))(), [1e-3, 1.0, 50.0], rtol=1e-5)
+    with pytest.raises(InputError, match="above zero"):
+        Positive(0.0)
