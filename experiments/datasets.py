@@ -23,7 +23,7 @@ from jfusion.data.pipeline import Source
 from jfusion.data.scene import Scene
 from jfusion.data.simulate import Protocol, Region, Simulation, cut, simulate
 from jfusion.errors import InputError
-from jfusion.operators import Grid, ObservationModel, SpatialResponse, mtf_psf
+from jfusion.operators import Grid, ObservationModel, mtf_response
 from jfusion.sensors import MTF_FALLBACK, Band
 
 FEW = 2
@@ -160,7 +160,7 @@ def published_model(dataset: Dataset, layout: PairFiles) -> ObservationModel:
     """What is known of published pairs: the MTF of `lr` (a fallback without a sensor) and its place on the guide."""
     grid = Grid.nested(layout.ratio) if dataset.centre is None else Grid(layout.ratio, dataset.centre)
     gains = [band.mtf_gain for band in _bands(dataset)] or MTF_FALLBACK["ms"]
-    spatial = SpatialResponse(mtf_psf(jnp.asarray(gains), grid), grid.ratio, grid.phase)
+    spatial = mtf_response(jnp.asarray(gains), grid)
     return ObservationModel({"lr": spatial, "guide": None}, grid)
 
 

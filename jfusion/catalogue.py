@@ -7,7 +7,6 @@ installed package can add its own systems through the same door.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from jax import Array
 
-from jfusion.errors import InputError
+from jfusion.errors import InputError, unknown
 from jfusion.operators import Observation, ObservationModel
 from jfusion.progress import Progress, silent
 
@@ -327,6 +326,4 @@ def get(name: str) -> System:
     rows = systems()
     if name in rows:
         return rows[name]
-    near = difflib.get_close_matches(name, rows, n=3)
-    meant = f"did you mean {', '.join(near)}? " if near else ""
-    raise InputError(f"there is no system {name!r}; {meant}`jfusion list` shows all.")
+    raise unknown("system", name, rows)

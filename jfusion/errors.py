@@ -3,6 +3,9 @@
 Every message says what was expected, what came and how to mend it; the command line prints it as it is.
 """
 
+import difflib
+from collections.abc import Collection
+
 TERMINATED = 143
 """Exit code after SIGTERM."""
 
@@ -17,3 +20,10 @@ class InputError(JFusionError, ValueError):
 
 class RunError(JFusionError, RuntimeError):
     """The input was good and the work failed all the same, such as a diverging fit. Exit code 1."""
+
+
+def unknown(kind: str, name: str, names: Collection[str]) -> InputError:
+    """The error for a name that is none of `names`: it tells those that look alike, or else all."""
+    close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(names)}."
+    return InputError(f"There is no {kind} {name!r}; {hint}")

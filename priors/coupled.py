@@ -7,7 +7,6 @@ followed by projections.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from itertools import pairwise
@@ -23,7 +22,7 @@ from jfusion.catalogue import Bands, Fitter
 from jfusion.layers.conv import Conv
 from jfusion.layers.init import normal
 from jfusion.layers.responses import Constraint
-from jfusion.operators import Grid, Identity, Observation, ObservationModel, SpatialResponse
+from jfusion.operators import Grid, Identity, Observation, ObservationModel, one_psf
 from jfusion.operators.linear import LinearOperator
 from priors.degradation import Degradation, on_logits
 from priors.fit import Loss, Plan, Schedule, Stage, fitter
@@ -106,15 +105,6 @@ def learned(bands: Bands, *keys: str) -> Degradation:
     return Degradation(ObservationModel(operators, Grid.nested(bands.ratio)), bands)
 
 
-def over_bands(operator: LinearOperator) -> LinearOperator:
-    """The operator of `lr` for images of any number of bands: PSFs of single bands are averaged."""
-    if not isinstance(operator, SpatialResponse):
-        return operator
-    shared = 1 if isinstance(operator.psf, tuple) else 2
-    psf = jax.tree.map(lambda p: p.mean(-1) if p.ndim > shared else p, operator.psf)
-    return dataclasses.replace(operator, psf=psf)
-
-
 # ----------------------------------------------------------------------------------------------------------------------
 # Terms of losses
 
@@ -137,11 +127,11 @@ def sparsity(abundances: Array) -> Array:
 
 
 def sensor_mismatch(degradation: Degradation, model: ObservationModel, pair: Pair) -> Array:
-    """``|R Y - B Z|``, sum over pixels and bands; 0 where neither B nor R is learned. See `over_bands` for B."""
+    """``|R Y - B Z|``, sum over pixels and bands; 0 where neither B nor R is learned. See `one_psf` for B."""
     if degradation.psf is None and degradation.srf is None:
         return jnp.zeros(())
     y, z = pair.observation["lr"], pair.observation["guide"]
-    return sum_l1(model["guide"](y), over_bands(model["lr"])(z), pair.weight["lr"])
+    return sum_l1(model["guide"](y), one_psf(model["lr"])(z), pair.weight["lr"])
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -26,10 +26,10 @@ from jfusion.layers.conv import Conv
 from jfusion.layers.init import torch_kernel
 from jfusion.layers.predicted import PredictedSrf
 from jfusion.layers.responses import LearnedPsf
-from jfusion.operators import Observation, ObservationModel, SpatialResponse, SpectralResponse
+from jfusion.operators import Observation, ObservationModel, SpatialResponse, SpectralResponse, one_psf
 from jfusion.operators.linear import LinearOperator
 from jfusion.tasks import SPATIOSPECTRAL
-from priors.coupled import clamp, clamp_kernels, he_conv, over_bands, sum_l1
+from priors.coupled import clamp, clamp_kernels, he_conv, sum_l1
 from priors.degradation import Degradation, unknown_parts
 from priors.fit import Plan, Schedule, Stage, fitter
 from priors.pair import Pair
@@ -208,7 +208,7 @@ def fusion_loss(module: Eu2adl, pair: Pair, key: Array) -> tuple[Array, tuple[Ar
     rebuilt = sum_l1(clamp(network.guide_endmembers(fine)), z, weight_z)
     rebuilt += sum_l1(clamp(network.lr_endmembers(coarse)), y, weight_y)
     seen = sum_l1(model["guide"](product), z, weight_z) + sum_l1(model["lr"](product), y, weight_y)
-    tied = sum_l1(over_bands(model["lr"])(fine), coarse, weight_y)
+    tied = sum_l1(one_psf(model["lr"])(fine), coarse, weight_y)
     totals = ((fine.sum(-1, keepdims=True), weight_z), (coarse.sum(-1, keepdims=True), weight_y))
     unity = sum(sum_l1(total, jnp.ones_like(total), weight) for total, weight in totals)
     return 100 * rebuilt + 10 * seen + tied + 0.01 * unity, (product, model)

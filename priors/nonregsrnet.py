@@ -20,7 +20,7 @@ from jax.nn.initializers import zeros
 from jfusion.catalogue import Bands, Fitted, Paper, System
 from jfusion.layers.conv import Conv
 from jfusion.layers.untrained import Norm
-from jfusion.operators import ObservationModel
+from jfusion.operators import ObservationModel, one_psf
 from jfusion.operators.warp import warp
 from jfusion.tasks import SPATIOSPECTRAL
 from priors import coupled
@@ -136,7 +136,7 @@ def joint_loss(module: NonRegSrNet, pair: Pair, key: Array) -> tuple[Array, tupl
     """
     model, observed, weight = module.degradation(pair.model), pair.observation, pair.weight
     coarse, fine = clamp(module.lr(observed["lr"])), clamp(module.guide(observed["guide"]))
-    product, degraded = module.decode(fine), coupled.over_bands(model["lr"])(fine)
+    product, degraded = module.decode(fine), one_psf(model["lr"])(fine)
     field = module.displacement(coarse, degraded)
     registered = warp(coarse, field, "zero")
     loss = (

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from jax import Array
 
-from jfusion.operators import ObservationModel
-from priors.coupled import over_bands, sum_l1
+from jfusion.operators import ObservationModel, one_psf
+from priors.coupled import sum_l1
 from priors.degradation import Degradation
 from priors.fit import Schedule, Stage
 from priors.pair import Pair
@@ -39,7 +39,7 @@ class Projected(Protocol):
 def degraded(degradation: Filling, pair: Pair) -> tuple[Array, Array]:
     """``R Y`` and ``B Z``, ``(batch, h, w, guide band)``; where B has a PSF for each band, their mean sees Z."""
     model, observed = degradation(pair.model), pair.observation
-    return model["guide"](observed["lr"]), over_bands(model["lr"])(observed["guide"])
+    return model["guide"](observed["lr"]), one_psf(model["lr"])(observed["guide"])
 
 
 def sensing_loss(module: Sensing, pair: Pair, key: Array) -> tuple[Array, tuple[()]]:

@@ -18,9 +18,8 @@ from jfusion.catalogue import Bands, Fitted, Paper, System
 from jfusion.layers.conv import Conv
 from jfusion.layers.init import torch_bias
 from jfusion.layers.responses import Constraint
-from jfusion.operators import Observation, ObservationModel
+from jfusion.operators import Observation, ObservationModel, one_psf
 from jfusion.tasks import SPATIOSPECTRAL
-from priors.coupled import over_bands
 from priors.degradation import Degradation, on_logits, unknown_parts
 from priors.fit import Plan, Schedule, Stage, fitter
 from priors.pair import Pair, mean_l1
@@ -59,19 +58,19 @@ class Udaln(nnx.Module):
 def degradation_loss(module: Udaln, pair: Pair, key: Array) -> tuple[Array, tuple[()]]:
     """Stage 1: ``|R Y - B Z|``, mean over pixels and bands."""
     model, observed = module.degradation(pair.model), pair.observation
-    return mean_l1(model["guide"](observed["lr"]), over_bands(model["lr"])(observed["guide"]), pair.weight["lr"]), ()
+    return mean_l1(model["guide"](observed["lr"]), one_psf(model["lr"])(observed["guide"]), pair.weight["lr"]), ()
 
 
 def generator_loss(module: Udaln, pair: Pair, key: Array) -> tuple[Array, tuple[()]]:
     """Stage 2: ``|G(B Z) - Y|``; no gradient flows into B."""
-    blurred = lax.stop_gradient(over_bands(module.degradation(pair.model)["lr"])(pair.observation["guide"]))
+    blurred = lax.stop_gradient(one_psf(module.degradation(pair.model)["lr"])(pair.observation["guide"]))
     return mean_l1(module.generator(blurred), pair.observation["lr"], pair.weight["lr"]), ()
 
 
 def joint_loss(module: Udaln, pair: Pair, key: Array) -> tuple[Array, tuple[Array, ObservationModel]]:
     """Stage 3: ``|R Y - B Z| + |G(B Z) - Y| + |R G(Z) - Z| + |B G(Z) - Y|``; the output is G(Z) and the model."""
     model, observed, weight = module.degradation(pair.model), pair.observation, pair.weight
-    blurred, product = over_bands(model["lr"])(observed["guide"]), module.generator(observed["guide"])
+    blurred, product = one_psf(model["lr"])(observed["guide"]), module.generator(observed["guide"])
     loss = (
         mean_l1(model["guide"](observed["lr"]), blurred, weight["lr"])
         + mean_l1(module.generator(blurred), observed["lr"], weight["lr"])

@@ -19,9 +19,9 @@ from flax import nnx
 from jax import Array
 
 from jfusion.catalogue import Bands
-from jfusion.classical.hypersharpening import known_response, shared_response, srf
+from jfusion.classical.hypersharpening import known_response, srf
 from jfusion.errors import InputError
-from jfusion.operators import Observation, ObservationModel, SpectralResponse
+from jfusion.operators import Observation, ObservationModel, SpectralResponse, one_psf
 from unrolled.physics import Sensors
 
 LinearPhysics = Literal["exact", "learned"]
@@ -56,7 +56,7 @@ class LinearSensors(nnx.Module):
     def _shared(self, model: ObservationModel) -> ObservationModel:
         known = self.sensors.model(model)
         assert known is not None
-        spatial, spectral = shared_response(known_response(known)), SpectralResponse(srf(known))
+        spatial, spectral = one_psf(known_response(known)), SpectralResponse(srf(known))
         return known.replace(operators={"lr": spatial, "guide": spectral})
 
     def misfit(self, observation: Observation, model: ObservationModel, target: Array) -> Array:

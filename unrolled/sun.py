@@ -29,10 +29,10 @@ from flax import nnx
 from jax import Array
 
 from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
-from jfusion.classical.hypersharpening import known_response, shared_response, srf
+from jfusion.classical.hypersharpening import known_response, srf
 from jfusion.classical.pixels import signed
 from jfusion.classical.subspace import noise_variance, posterior_mean
-from jfusion.operators import Observation, ObservationModel, upsample
+from jfusion.operators import Observation, ObservationModel, one_psf, upsample
 from jfusion.operators.linear import single
 from jfusion.tasks import SPATIOSPECTRAL
 from unrolled.stages import Basis, Convolutions, Options, Stages, Unroll, finish, run_stages, spectral_step
@@ -154,7 +154,7 @@ class SUN(nnx.Module):
         """
         observation = single(observation)
         lr, guide = observation["lr"], observation["guide"]
-        response, weights = shared_response(known_response(model)), srf(model)
+        response, weights = one_psf(known_response(model)), srf(model)
         mean, vectors, deviation = principal_components(lr, min(self.rank, lr.shape[-1]))
         basis, size = Basis(vectors), deviation[:, None, None]
         y, z = basis.T(lr - mean), guide - model["guide"](mean)

@@ -8,9 +8,6 @@ synthesised by least squares or picked. A guide of one band stays what it is, so
 
 from __future__ import annotations
 
-import dataclasses
-
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -24,11 +21,10 @@ from jfusion.operators import (
     SpatialResponse,
     SpectralResponse,
     box_psf,
-    mtf_psf,
+    mtf_response,
+    one_psf,
 )
-
-MTF_GAIN = 0.30
-"""MTF at the Nyquist frequency of a sensor that is not known; Vivone et al., IEEE GRSM 9(1), 2021."""
+from jfusion.sensors import MTF_FALLBACK
 
 
 def known_response(model: ObservationModel) -> SpatialResponse:
@@ -49,22 +45,15 @@ def known_response(model: ObservationModel) -> SpatialResponse:
 
 
 def lr_response(model: ObservationModel) -> SpatialResponse:
-    """The spatial response of ``lr``, or where it is not known the Gaussian matched to `MTF_GAIN`."""
+    """The spatial response of ``lr``, or where it is not known that of `sensors.MTF_FALLBACK`."""
     if model.operators.get("lr") is None:
-        return SpatialResponse(mtf_psf(MTF_GAIN, model.grid), model.grid.ratio, model.grid.phase)
+        return mtf_response(MTF_FALLBACK["ms"], model.grid)
     return known_response(model)
-
-
-def shared_response(response: SpatialResponse) -> SpatialResponse:
-    """The response with one PSF for all bands: the mean profiles, or kernel, where each band has its own."""
-    axes = 1 if isinstance(response.psf, tuple) else 2
-    psf = jax.tree.map(lambda part: part if part.ndim == axes else part.mean(-1), response.psf)
-    return dataclasses.replace(response, psf=psf)
 
 
 def degrade(image: Array, model: ObservationModel) -> Array:
     """An image of any number of bands, ``(batch, height, width, band)``, as the sensor of ``lr`` would see it."""
-    return shared_response(lr_response(model))(image)
+    return one_psf(lr_response(model))(image)
 
 
 def synthesise(observation: Observation, model: ObservationModel) -> Array:

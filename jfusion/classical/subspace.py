@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from jfusion.catalogue import Classical, Paper, System
-from jfusion.classical.hypersharpening import known_response, shared_response, srf
+from jfusion.classical.hypersharpening import known_response, srf
 from jfusion.classical.pixels import matmul, subspace
-from jfusion.operators import Displaced, Observation, ObservationModel, SpatialResponse, upsample
+from jfusion.operators import Displaced, Observation, ObservationModel, SpatialResponse, one_psf, upsample
 from jfusion.operators.registration import in_place
 from jfusion.solvers import conjugate_gradient
 from jfusion.tasks import SPATIOSPECTRAL
@@ -93,8 +93,8 @@ def _response(model: ObservationModel) -> SpatialResponse | Displaced:
     """H, one PSF for all bands."""
     operator = model["lr"]
     if isinstance(operator, Displaced):
-        return dataclasses.replace(operator, response=shared_response(operator.response))
-    return shared_response(known_response(model))
+        return dataclasses.replace(operator, response=one_psf(operator.response))
+    return one_psf(known_response(model))
 
 
 def fuse(observation: Observation, model: ObservationModel) -> Array:

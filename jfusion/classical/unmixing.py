@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from jfusion.catalogue import Classical, Paper, System
-from jfusion.classical.hypersharpening import known_response, shared_response, srf
+from jfusion.classical.hypersharpening import known_response, srf
 from jfusion.classical.pixels import NEGLIGIBLE, matmul, mix, subspace
-from jfusion.operators import Grid, Observation, ObservationModel, SpatialResponse, upsample
+from jfusion.operators import Grid, Observation, ObservationModel, SpatialResponse, one_psf, upsample
 from jfusion.tasks import SPATIOSPECTRAL
 
 ENDMEMBERS = 30
@@ -123,7 +123,7 @@ def cnmf(observation: Observation, model: ObservationModel) -> Array:
     Raises:
         InputError: the spatial or spectral response is not known.
     """
-    response, weights = shared_response(known_response(model)), srf(model)
+    response, weights = one_psf(known_response(model)), srf(model)
     lr, guide = jnp.maximum(observation["lr"], 0), jnp.maximum(observation["guide"], 0)
     mean = guide.mean((1, 2, 3), keepdims=True)
     scale = jnp.where(mean > 0, mean, 1) / MEAN_GUIDE

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from jfusion.catalogue import Classical, Paper, System
-from jfusion.classical.hypersharpening import known_response, shared_response, srf
+from jfusion.classical.hypersharpening import known_response, srf
 from jfusion.classical.pixels import matmul
 from jfusion.classical.unmixing import endmembers
-from jfusion.operators import Decimate, Observation, ObservationModel, SpatialResponse, otf
+from jfusion.operators import Decimate, Observation, ObservationModel, SpatialResponse, one_psf, otf
 from jfusion.solvers import group_soft_threshold
 from jfusion.tasks import SPATIOSPECTRAL
 
@@ -101,7 +101,7 @@ def hysure(observation: Observation, model: ObservationModel) -> Array:
     Raises:
         InputError: the spatial or spectral response is not known.
     """
-    response, weights = shared_response(known_response(model)), srf(model)
+    response, weights = one_psf(known_response(model)), srf(model)
 
     def one(lr: Array, guide: Array) -> Array:
         largest = jnp.max(lr)

@@ -23,7 +23,7 @@ from jfusion.operators import (
     SpectralResponse,
     box_psf,
     gaussian_psf,
-    mtf_psf,
+    mtf_response,
 )
 from jfusion.operators.psf import FWHM_PER_SIGMA, Profiles, gaussian_profile, mtf_sigma
 from jfusion.operators.spatial import Boundary, check_boundary, psf_size
@@ -297,12 +297,12 @@ def seen(model: ObservationModel, target: Array) -> Array:
     return jax.lax.map(lambda image: model["lr"](image[None])[0], target)
 
 
-def reduce(observation: Observation, model: ObservationModel, guide_gain: float = 0.15) -> Simulation:
+def reduce(observation: Observation, model: ObservationModel) -> Simulation:
     """Wald's protocol on a pair without truth: both images one ratio lower, so that `lr` becomes the truth.
 
     `lr` is degraded by the model's own spatial response (or, where it is unknown or goes through a warp or a mask of
-    the scene, by an MTF-matched Gaussian of gain 0.30), the guide by an MTF-matched Gaussian of ``guide_gain``; the
-    guide keeps its place on the grid of `lr`. Noise levels are not told one ratio lower.
+    the scene, by an MTF-matched Gaussian), the guide by an MTF-matched Gaussian, both of the gains in
+    `sensors.MTF_FALLBACK`; the guide keeps its place on the grid of `lr`. Noise levels are not told one ratio lower.
 
     Raises:
         InputError: `lr` is too small to be degraded once more.
@@ -319,9 +319,9 @@ def reduce(observation: Observation, model: ObservationModel, guide_gain: float 
     guide = guide[..., : height * ratio, : width * ratio, :]
     spatial = model.operators["lr"]
     if not isinstance(spatial, SpatialResponse | BlockAverage):
-        spatial = SpatialResponse(mtf_psf(0.30, grid), ratio, grid.phase)
+        spatial = mtf_response(sensors.MTF_FALLBACK["ms"], grid)
     if isinstance(spatial, SpatialResponse):
         spatial = dataclasses.replace(spatial, boundary="reflect")
-    onto_lr = SpatialResponse(mtf_psf(guide_gain, grid), ratio, grid.phase)
+    onto_lr = mtf_response(sensors.MTF_FALLBACK["pan"], grid)
     reduced = ObservationModel({**model.operators, "lr": spatial}, grid)
     return Simulation({"lr": spatial(target), "guide": onto_lr(guide)}, reduced, target)

@@ -17,7 +17,8 @@ from jfusion.data.geometry import MAX_RATIO_ERROR, pair_grid, same_crs
 from jfusion.data.scene import Scene
 from jfusion.errors import InputError
 from jfusion.inference.pair import Pair, as_input, make_pair
-from jfusion.operators import Displaced, Observation, ObservationModel, SpatialResponse, mtf_psf
+from jfusion.operators import Displaced, Observation, ObservationModel, mtf_response
+from jfusion.sensors import MTF_FALLBACK
 
 BLOCK = 32
 """Side of the blocks of UIQI, Q2n and the metrics without reference; less where an image is smaller."""
@@ -63,13 +64,13 @@ def without_reference(
     """The metrics at full resolution of one product ``(1, height, width, band)``, and its residuals.
 
     The product and the guide are degraded by the model's spatial response or, where it is not known, by MTF-matched
-    Gaussians of gain 0.30 and 0.15; residuals are given for the sensors whose operators are known. Where `lr` is
-    displaced, both are seen as it is. An image of one band has no `PAIRS_OF_BANDS`, and one of fewer than two ratios of
-    low-resolution pixels a side, which no block fits into, has only the residuals.
+    Gaussians of the gains in `sensors.MTF_FALLBACK`; residuals are given for the sensors whose operators are known.
+    Where `lr` is displaced, both are seen as it is. An image of one band has no `PAIRS_OF_BANDS`, and one of fewer than
+    two ratios of low-resolution pixels a side, which no block fits into, has only the residuals.
     """
     ratio, grid = model.ratio, model.grid
-    spatial = model.operators["lr"] or SpatialResponse(mtf_psf(0.30, grid), ratio, grid.phase)
-    sharp = SpatialResponse(mtf_psf(0.15, grid), ratio, grid.phase)
+    spatial = model.operators["lr"] or mtf_response(MTF_FALLBACK["ms"], grid)
+    sharp = mtf_response(MTF_FALLBACK["pan"], grid)
     onto_lr = Displaced(sharp, spatial.displacement) if isinstance(spatial, Displaced) else sharp
     product_lr, guide_lr = _seen(spatial, product), _seen(onto_lr, observation["guide"])
     across = min(product_lr.shape[1:3]) // ratio

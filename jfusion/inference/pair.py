@@ -13,7 +13,7 @@ from jfusion import sensors
 from jfusion.data.geometry import PairGeometry, pair_grid
 from jfusion.data.scene import Scene
 from jfusion.errors import InputError
-from jfusion.operators import Grid, Observation, ObservationModel, SpatialResponse, SpectralResponse, mtf_psf
+from jfusion.operators import Grid, Observation, ObservationModel, SpatialResponse, SpectralResponse, mtf_response
 from jfusion.sensors import Sensor
 from jfusion.tasks import HYPERSPECTRAL_BANDS
 
@@ -140,7 +140,7 @@ def _spatial(grid: Grid, sensor: Sensor | None) -> SpatialResponse | None:
         return None
     gains = sensor.mtf_gains
     gain = float(gains[0]) if np.ptp(gains) == 0 else jnp.asarray(gains, jnp.float32)
-    return SpatialResponse(mtf_psf(gain, grid), grid.ratio, grid.phase)
+    return mtf_response(gain, grid)
 
 
 def _spectral(lr: Scene, sensor: Sensor | None, named: bool) -> tuple[SpectralResponse | None, str]:

@@ -6,7 +6,16 @@ from jfusion.operators.mask import Mask
 from jfusion.operators.observation import Observation, ObservationModel, relative_residual, scaled
 from jfusion.operators.psf import box_psf, gaussian_psf, mtf_psf, mtf_sigma
 from jfusion.operators.resample import upsample
-from jfusion.operators.spatial import BlockAverage, Blur, Decimate, SpatialResponse, otf, psf_kernel
+from jfusion.operators.spatial import (
+    BlockAverage,
+    Blur,
+    Decimate,
+    SpatialResponse,
+    mtf_response,
+    one_psf,
+    otf,
+    psf_kernel,
+)
 from jfusion.operators.spectral import SpectralResponse
 from jfusion.operators.warp import Displaced, Warp
 
@@ -30,7 +39,9 @@ __all__ = [
     "dot_test",
     "gaussian_psf",
     "mtf_psf",
+    "mtf_response",
     "mtf_sigma",
+    "one_psf",
     "otf",
     "psf_kernel",
     "relative_residual",

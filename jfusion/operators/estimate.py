@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from functools import partial
-from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,10 +24,8 @@ from jfusion.operators.grid import Grid
 from jfusion.operators.linear import LinearOperator, as_image
 from jfusion.operators.observation import Observation, ObservationModel
 from jfusion.operators.psf import gaussian_psf
-from jfusion.operators.spatial import Blur, Boundary, Psf, SpatialResponse, psf_kernel, tap_source
+from jfusion.operators.spatial import Blur, Boundary, Psf, SpatialResponse, one_psf, tap_source
 from jfusion.operators.spectral import SpectralResponse
-
-Op = TypeVar("Op", bound=LinearOperator | None)
 
 AVERAGING = 2.0
 """Standard deviation, in low-resolution pixels, of the blur under which the first estimate ignores the PSF."""
@@ -226,13 +223,6 @@ def _estimate(
     mean = jnp.sum(inner * seen, axes) / jnp.maximum(lr.shape[0] * inner.sum(), 1)
     variance = jnp.sum(inner * (seen - mean) ** 2, axes)
     return spatial, spectral, jnp.sqrt(error / energy), 1 - error / variance
-
-
-def one_psf(operator: Op) -> Op:
-    """A spatial response whose PSF is the mean over the bands; anything else as it is."""
-    if isinstance(operator, SpatialResponse) and psf_kernel(operator.psf).ndim == 3:
-        return dataclasses.replace(operator, psf=psf_kernel(operator.psf).mean(-1))
-    return operator
 
 
 def estimate(

@@ -23,12 +23,12 @@ import numpy as np
 from jax import Array
 
 from jfusion.errors import InputError
-from jfusion.operators.estimate import TYPICAL_SIGMA, one_psf
+from jfusion.operators.estimate import TYPICAL_SIGMA
 from jfusion.operators.grid import Grid
 from jfusion.operators.linear import as_image, pytree, static_field
 from jfusion.operators.observation import Observation, ObservationModel
 from jfusion.operators.psf import gaussian_psf
-from jfusion.operators.spatial import Blur, SpatialResponse
+from jfusion.operators.spatial import Blur, SpatialResponse, one_psf
 from jfusion.operators.warp import Displaced, controls, on_spline, sampled, spline, warp
 
 REACH = 5

@@ -9,19 +9,23 @@ of MATLAB's psf2otf), and ``y[n] = sum_m psf[m] x[n - (m - origin)]``.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+import dataclasses
+from typing import Literal, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from jfusion.errors import InputError
+from jfusion.operators.grid import Grid
 from jfusion.operators.linear import LinearOperator, as_image, pytree, static_field
-from jfusion.operators.psf import Profiles
+from jfusion.operators.psf import Profiles, mtf_psf
 
 Boundary = Literal["circular", "reflect", "valid"]
 Psf = Array | Profiles
+Op = TypeVar("Op", bound=LinearOperator | None)
 
 DIRECT_TAPS, DIRECT_TAPS_EACH = 121, 25
 """Most taps that a non-separable kernel applies by shifts, in all and for each phase of the grid; others go through the
@@ -271,3 +275,17 @@ class SpatialResponse(LinearOperator):
     def blur(self) -> Blur:
         """The blur alone, at full resolution."""
         return Blur(self.psf, self.boundary)
+
+
+def mtf_response(gain: ArrayLike, grid: Grid) -> SpatialResponse:
+    """The response on a grid whose Gaussian PSF has the MTF ``gain``, a number or one per band; see `mtf_psf`."""
+    return SpatialResponse(mtf_psf(gain, grid), grid.ratio, grid.phase)
+
+
+def one_psf(operator: Op) -> Op:
+    """A spatial response with one PSF for all bands, the mean of the profiles or kernels; others as they are."""
+    if not isinstance(operator, SpatialResponse):
+        return operator
+    axes = 1 if isinstance(operator.psf, tuple) else 2
+    psf = jax.tree.map(lambda part: part if part.ndim == axes else part.mean(-1), operator.psf)
+    return dataclasses.replace(operator, psf=psf)

@@ -7,7 +7,6 @@
 655
 """
 
-import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jfusion.errors import InputError
+from jfusion.errors import InputError, unknown
 
 MTF_FALLBACK = {"ms": 0.30, "pan": 0.15}
 MTF_FALLBACK_SOURCE = (
@@ -183,9 +182,7 @@ def get(name: str) -> Sensor:
         InputError: no such sensor; the message lists names that look alike.
     """
     if name not in names():
-        close = difflib.get_close_matches(name.lower(), names(), n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(names())}."
-        raise InputError(f"There is no sensor {name!r}; {hint}")
+        raise unknown("sensor", name, names())
     table = json.loads((files(__package__) / "tables" / f"{name}.json").read_text(encoding="utf-8"))
     bands = tuple(_band(row, table.get("mtf_source", MTF_FALLBACK_SOURCE)) for row in table["bands"])
     return Sensor(name, table["title"], bands, table["source"], table["licence"], table["bit_depth"])

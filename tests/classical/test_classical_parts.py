@@ -12,7 +12,6 @@ from jfusion.classical.hypersharpening import (
     guide_per_band,
     known_response,
     select,
-    shared_response,
     srf,
 )
 from jfusion.classical.pixels import band_std, least_squares, ratio_or_one, regress, subspace
@@ -28,6 +27,7 @@ from jfusion.operators import (
     SpatialResponse,
     SpectralResponse,
     gaussian_psf,
+    one_psf,
 )
 
 
@@ -125,10 +125,10 @@ def test_shared_response_is_the_mean_over_bands(separable):
     grid = Grid.nested(3)
     profiles = gaussian_psf(jnp.array([1.0, 1.4]), grid)
     psf = profiles if separable else profiles[0][:, None] * profiles[1][None]
-    shared = shared_response(SpatialResponse(psf, 3, grid.phase))
+    shared = one_psf(SpatialResponse(psf, 3, grid.phase))
     for mean, parts in zip(jax.tree.leaves(shared.psf), jax.tree.leaves(psf), strict=True):
         np.testing.assert_allclose(mean, np.mean(parts, axis=-1), atol=1e-6)
-    assert jax.tree.map(jnp.shape, shared_response(shared)) == jax.tree.map(jnp.shape, shared)
+    assert jax.tree.map(jnp.shape, one_psf(shared)) == jax.tree.map(jnp.shape, shared)
 
 
 def test_operators_of_another_kind_are_refused():

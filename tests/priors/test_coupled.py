@@ -7,14 +7,13 @@ import pytest
 from flax import nnx
 
 from jfusion.catalogue import Bands
-from jfusion.operators import Grid, Identity, ObservationModel, SpatialResponse, SpectralResponse, psf_kernel
+from jfusion.operators import Grid, Identity, ObservationModel, SpatialResponse, SpectralResponse, one_psf, psf_kernel
 from priors.coupled import (
     RELEASED,
     Encoder,
     clamp_kernels,
     clamp_psf,
     he_conv,
-    over_bands,
     sensor_mismatch,
     sparsity,
     sum_l1,
@@ -71,7 +70,7 @@ def test_projections():
 def test_a_psf_of_each_band_is_averaged_for_abundances(separable):
     profile = jnp.asarray(RNG.dirichlet(np.ones(3), 6).T, jnp.float32)
     psf = (profile, profile) if separable else psf_kernel((profile, profile))
-    shared = over_bands(SpatialResponse(psf, 2, (0, 0)))
+    shared = one_psf(SpatialResponse(psf, 2, (0, 0)))
     mean = (profile.mean(1), profile.mean(1)) if separable else psf.mean(-1)
     image = jnp.asarray(RNG.standard_normal((1, 8, 8, 4)), jnp.float32)
     np.testing.assert_allclose(shared(image), SpatialResponse(mean, 2, (0, 0))(image), atol=1e-6)
@@ -79,7 +78,7 @@ def test_a_psf_of_each_band_is_averaged_for_abundances(separable):
 
 def test_operators_for_any_bands_stay_as_they_are():
     for operator in (Identity(), SpatialResponse(jnp.ones((2, 2)) / 4, 2, (0, 0))):
-        assert jax.tree.all(jax.tree.map(lambda a, b: a is b, over_bands(operator), operator))
+        assert jax.tree.all(jax.tree.map(lambda a, b: a is b, one_psf(operator), operator))
 
 
 def test_sensors_are_compared_where_one_is_learned():
@@ -93,5 +92,5 @@ def test_sensors_are_compared_where_one_is_learned():
     half = model.replace(operators=operators | {"guide": None})
     degradation = Degradation(half, BANDS)
     filled = degradation(half)
-    expected = jnp.abs(filled["guide"](pair.observation["lr"]) - over_bands(filled["lr"])(pair.observation["guide"]))
+    expected = jnp.abs(filled["guide"](pair.observation["lr"]) - one_psf(filled["lr"])(pair.observation["guide"]))
     assert float(sensor_mismatch(degradation, filled, pair)) == pytest.approx(float(expected.sum()), rel=1e-5)

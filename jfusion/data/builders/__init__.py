@@ -13,7 +13,6 @@ its source.
 """
 
 import contextlib
-import difflib
 import importlib.util
 import os
 import sys
@@ -23,7 +22,7 @@ from typing import Any
 from jfusion.data import scenes
 from jfusion.data.builders.dataset import Dataset
 from jfusion.data.builders.table import DATASETS, embedded
-from jfusion.errors import InputError
+from jfusion.errors import InputError, unknown
 
 PACKAGES = ("tensorflow_datasets", "array_record")
 
@@ -43,9 +42,7 @@ def describe(name: str) -> Dataset:
         return DATASETS[name]
     if name in names():
         return embedded(name)
-    close = difflib.get_close_matches(name.lower(), names(), n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(names())}."
-    raise InputError(f"There is no data set {name!r}; {hint}")
+    raise unknown("data set", name, names())
 
 
 def builder(data: str | Dataset, data_dir: str | Path | None = None) -> Any:

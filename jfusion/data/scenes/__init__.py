@@ -12,7 +12,6 @@
 | neon_sjer | hsi 30 x 30 x 426, 1 m |
 """
 
-import difflib
 from importlib.resources import files
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import numpy as np
 
 from jfusion.data import readers
 from jfusion.data.scene import Scene
-from jfusion.errors import InputError
+from jfusion.errors import InputError, unknown
 
 _FOLDER = Path(str(files(__package__))) / "files"
 
@@ -71,7 +70,5 @@ def unmixing(name: str = "jasper_ridge") -> dict[str, np.ndarray]:
 
 def _folder(name: str) -> Path:
     if name not in names():
-        close = difflib.get_close_matches(name.lower(), names(), n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(names())}."
-        raise InputError(f"There is no scene {name!r}; {hint}")
+        raise unknown("scene", name, names())
     return _FOLDER / name
