@@ -3,8 +3,8 @@
     python -m experiments.dhp --steps 500 --out runs/dhp
 
 The paper restores single images, noise and gaps on Washington DC Mall and a half of the resolution of Pavia Centre, and
-fuses nothing, so that it has no numbers for a pair. Of neither scene jfusion has the wavelengths that a guide is made
-with; here it is fitted to the 12 test scenes of CAVE at ratio 8.
+fuses nothing, so that it has no protocol or numbers for a pair; here it is fitted to the 12 test scenes of CAVE, at
+ratio 8.
 """
 
 from pathlib import Path

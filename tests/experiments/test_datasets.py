@@ -162,7 +162,7 @@ def test_whole_images_are_held_out(archive: Archive, share: float, held: int) ->
 
 @pytest.mark.parametrize(
     ("data", "message"),
-    [("pancollection_wv3_full", "take pancollection_wv3"), ("pavia_university", "no wavelengths"),
+    [("pancollection_wv3_full", "take pancollection_wv3"), ("washington_dc_mall", "no wavelengths"),
      ("pancollection_wv3/test_only", "no split 'train'"), ("harvard", "CZ_hsdb"), ("zzz", "known are")],
 )  # fmt: skip
 def test_data_that_do_not_serve_are_named(archive: Archive, tmp_path: Path, data: str, message: str) -> None:

@@ -62,7 +62,8 @@ class Dataset:
         note: what to know, and what could not be verified.
         data_range: value that counts as full scale in metrics; None if no fixed one is published and papers scale by
             the maximum of the image.
-        wavelengths: band centres in nm of the image with the spectrum, None if they are not published with the data.
+        wavelengths: band centres in nm of the image with the spectrum, None if they are not published; the note says
+            where they are no more than evenly spaced over a published range.
         scale, offset: physical value = scale * number + offset, by role and band, where they are known.
         sensor: in `jfusion.sensors`, whose first multispectral bands are those of `lr`; None if it has no table.
         centre: (row, column) of `guide` on which the centre of the first pixel of `lr` falls; None for nested grids.

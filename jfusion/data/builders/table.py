@@ -18,6 +18,17 @@ SSRNET = "Protocol ssrnet: X. Zhang et al., TGRS 2020, the middle 128 x 128 pixe
 HYPERKITE = "Protocol hyperkite: W. G. C. Bandara et al., TGRS 2022 (DIP-HyperKite), and HyperTransformer, whole tiles."
 
 
+ROSIS = (
+    "ROSIS, 1.3 m; centres evenly spaced over its 430 to 860 nm, since it is not published which of its 115 bands were "
+    "left out."
+)
+
+
+def _evenly(first: float, last: float, bands: int) -> tuple[float, ...]:
+    """Band centres in nm, to 0.1 nm."""
+    return tuple(float(centre) for centre in np.linspace(first, last, bands).round(1))
+
+
 def _scenes(*words: str, suffix: str = "") -> tuple[str, ...]:
     return tuple(word + suffix for text in words for word in text.split())
 
@@ -100,7 +111,8 @@ PAVIA_UNIVERSITY = Dataset(
     address=EHU_ADDRESS,
     licence="none is stated (unverified); the scene was provided by Prof. Paolo Gamba, University of Pavia.",
     citation="P. Gamba, University of Pavia: ROSIS scene of Pavia University",
-    note=f"{SSRNET} ROSIS, 1.3 m. That the file holds 16-bit integers is unverified.",
+    note=f"{SSRNET} {ROSIS} That the file holds 16-bit integers is unverified.",
+    wavelengths=_evenly(430, 860, 103),
 )
 
 PAVIA_TEST = (1, 3, 9, 12, 20, 21, 23)
@@ -119,10 +131,11 @@ PAVIA_CENTRE = Dataset(
     citation="P. Gamba, University of Pavia: ROSIS scene of Pavia Centre",
     note=(
         f"{HYPERKITE} Tiles of 160 x 160: the published training list of 17 tiles also has 5 of the 7 test tiles "
-        f"(1, 3, 20, 21, 23), which are left out of train here. {SSRNET} ROSIS, 1.3 m. That the file holds 16-bit "
-        "integers is unverified."
+        f"(1, 3, 20, 21, 23), which are left out of train here. {SSRNET} {ROSIS} That the file holds 16-bit integers "
+        "is unverified."
     ),
     data_range=8000,
+    wavelengths=_evenly(430, 860, 102),
 )
 
 BOTSWANA_TEST = (1, 4, 8, 12, 16, 19)
@@ -204,10 +217,12 @@ CHIKUSEI = Dataset(
         "blurred scene, which is not done here, and two of their configurations disagree on the maximum (15133 "
         "and 9725). Protocol strip: the usual preparation for super-resolution, the inner 2304 x 2048 pixels, "
         "whose first 512 rows are four test images; the rest is cut into 16 pieces here. Headwall "
-        "Hyperspec-VNIR-C, 363 to 1018 nm, 2.5 m. The file is of version 7.3, of about 3 GB in single precision; "
+        "Hyperspec-VNIR-C, 2.5 m; centres evenly spaced from 363 to 1018 nm, which 128 bands of four times 1.29 nm "
+        "fill. The file is of version 7.3, of about 3 GB in single precision; "
         "its number type is unverified. All of it must fit into memory."
     ),
     data_range=15133,
+    wavelengths=_evenly(363, 1018, 128),
 )
 
 HOUSTON_2013 = Dataset(
@@ -234,8 +249,10 @@ HOUSTON_2013 = Dataset(
     note=(
         "Protocol bmhf: blind MHF-Net (Q. Xie et al., 2020), two strips train, what is between them tests. The "
         "contest's own split is of labelled pixels and is not used. The original image with its cloud shadow, not "
-        "the corrected one that circulates. CASI, 2.5 m."
+        "the corrected one that circulates. CASI, 2.5 m; centres evenly spaced from 364 to 1046 nm, which is "
+        "unverified."
     ),
+    wavelengths=_evenly(364, 1046, 144),
 )
 
 HOUSTON_2018 = Dataset(
@@ -270,7 +287,7 @@ HOUSTON_2018 = Dataset(
         "crops of their own, which they do not state. CASI, 1 m; centres from the header, to 0.1 nm. The number "
         "type is unverified; single precision holds 16-bit integers as they are."
     ),
-    wavelengths=tuple(float(centre) for centre in np.linspace(374.4, 1047.1, 48).round(1)),
+    wavelengths=_evenly(374.4, 1047.1, 48),
 )
 
 

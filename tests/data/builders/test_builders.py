@@ -92,6 +92,7 @@ def test_wavelengths_fit_the_bands():
             assert len(dataset.wavelengths) == image.bands
     assert DATASETS["botswana"].wavelengths[0] == pytest.approx(447.2, abs=0.1)  # Hyperion's channel 10
     assert DATASETS["houston2018"].wavelengths[1] == 388.7
+    assert DATASETS["pavia_university"].wavelengths[:2] == (430.0, 434.2)
 
 
 @pytest.mark.parametrize(("name", "protocol"), PROTOCOLS)
