@@ -38,6 +38,7 @@ from jfusion.files import check_folder, check_output, replaced
 from jfusion.inference.evaluate import CONVENTIONS
 from jfusion.inference.meter import measured
 from jfusion.inference.run import completed
+from jfusion.metrics import psnr
 from jfusion.progress import Progress, bar
 from jfusion.report.compare import Contest, Trial, rows_of, stage_views
 from jfusion.report.content import SceneSection
@@ -61,11 +62,13 @@ SHOWN = ("PSNR", "SAM", "ERGAS", "Q2n")
 PICTURED = 2
 """Images of a data set that the page shows."""
 
-CONVENTION = (
-    "Published figures need not be of this kind: PSNR here is that of all pixels and bands together, with the data's "
-    "full scale; many papers take the mean over bands, each with its own maximum, or count in 8 bits"
-)
-"""What to bear in mind where published figures stand beside ours."""
+KINDS = {
+    "band_mean": "mean over bands",
+    "image_max": "against the image's maximum",
+    "band_max": "mean over bands against their maxima",
+    "dian8bit": "mean over bands in 8 bits",
+}
+"""Conventions of `jfusion.metrics.psnr` that papers have, beside the one of the tables, in words."""
 
 NOTED = 10.0
 """Seconds after which a training notes again how long it has taken."""
@@ -319,12 +322,30 @@ def run(experiment: Experiment, name: str, published: Mapping[str, str] | None =
         weights.save(options["weights"], network)
     rows: list[Row] = []
     sections: list[SceneSection] = []
+    peaks: list[dict[str, float]] = []
     for image in where.judged:
         trials = trials_on(image, experiment, name, options, note)
         rows += rows_of(trials)
+        if published:
+            peaks.append(psnr_of_kinds(trials[name].product, image))
         if len(sections) < PICTURED:
             sections.append(section_of(experiment, name, image, trials, network))
-    return report(experiment, name, rows, sections, published or {}, cost)
+    return report(experiment, name, rows, sections, beside(published, peaks) if published else [], cost)
+
+
+def psnr_of_kinds(product: np.ndarray, image: Judged) -> dict[str, float]:
+    """PSNR in dB of a product ``(height, width, band)`` by the convention, see `KINDS`."""
+    return {kind: float(psnr(product, image.reference, data_range=image.data_range, convention=kind)) for kind in KINDS}
+
+
+def beside(published: Mapping[str, str], peaks: Sequence[Mapping[str, float]]) -> list[str]:
+    """Sentences on published figures, with what ours are by the conventions of others, means over the images."""
+    ours = ", ".join(f"{words} {np.mean([peak[kind] for peak in peaks]):.2f} dB" for kind, words in KINDS.items())
+    return [
+        *(f"Published, {setting}: {figures}." for setting, figures in published.items()),
+        f"Published PSNR may be of another kind than that above, of all pixels and bands against full scale. Ours is, "
+        f"{ours}.",
+    ]
 
 
 def trials_on(
@@ -351,15 +372,16 @@ def report(
     name: str,
     rows: Sequence[Row],
     sections: Sequence[SceneSection],
-    published: Mapping[str, str],
+    claims: Sequence[str] = (),
     cost: Cost | None = None,
 ) -> Path:
     """Writes the results and the page, prints the table, and returns the page's path.
 
     Args:
-        experiment, name, published: see `run`.
+        experiment, name: see `run`.
         rows: of all images and systems.
         sections: of the images that are shown; the first one gets the means.
+        claims: sentences that stand above the table, see `beside`.
         cost: of the training, None where there is none.
     """
     folder, title = experiment.out, experiment.data
@@ -373,8 +395,7 @@ def report(
     }
     with replaced(folder / "experiment.json") as temporary:
         temporary.write_text(json.dumps(record, indent=2, default=str) + "\n")
-    claims = [f"{setting}: {numbers}" for setting, numbers in published.items()]
-    text = "".join(f"Published, {claim}. " for claim in claims) + (f"{CONVENTION}. " if claims else "")
+    text = " ".join(claims)
     if (count := len({row.scene for row in rows})) > 1:
         title = f"{experiment.data}, mean of {count} images"
         text = f"The table has the means over {count} images; the pictures show {sections[0].title}. {text}"
@@ -387,9 +408,7 @@ def report(
 
     Console().print(table(means(rows), SHOWN))
     for claim in claims:
-        print(f"published, {claim}")
-    if claims:
-        print(CONVENTION)
+        print(claim)
     return page
 
 

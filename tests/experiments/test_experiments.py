@@ -133,6 +133,17 @@ def test_smoke_run_writes_what_it_did(tmp_path: Path) -> None:
     assert all((tmp_path / "run" / row["product"]).is_file() for row in rows)
 
 
+def test_published_figures_stand_beside_ours_of_their_kind() -> None:
+    image = place("aviris_california", PROTOCOL)
+    product = image.reference + np.float32(0.01)
+    peaks = runner.psnr_of_kinds(product, image)
+    assert peaks["band_mean"] == pytest.approx(40 + 20 * np.log10(image.data_range), abs=0.01)
+    assert peaks["image_max"] == pytest.approx(40 + 20 * np.log10(image.reference.max()), abs=0.01)
+    figure, ours = runner.beside({"CAVE": "PSNR 40 dB"}, [peaks, {kind: peak + 2 for kind, peak in peaks.items()}])
+    assert figure == "Published, CAVE: PSNR 40 dB."
+    assert f"maximum {peaks['image_max'] + 1:.2f} dB" in ours
+
+
 def test_a_training_costs_what_all_its_sittings_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "NOTED", 0.0)
     path = tmp_path / "training" / "cost.json"
