@@ -31,6 +31,7 @@ from experiments.places import Judged, place
 from jfusion import catalogue
 from jfusion.catalogue import Classical, Fitted, Trained
 from jfusion.data import builders, scenes
+from jfusion.data.builders.layouts import PairFiles
 from jfusion.data.simulate import Protocol, Region
 from jfusion.demo import JASPER
 from jfusion.errors import InputError
@@ -137,14 +138,34 @@ class Experiment:
         )
 
 
-def check(experiment: Experiment) -> None:
-    """Raises InputError where a number makes no sense, before any work."""
-    counts = {name: getattr(experiment, name) for name in ("steps", "patch", "batch", "budget")}
-    for name, value in counts.items():
+def check(experiment: Experiment, name: str) -> None:
+    """Raises InputError where a number makes no sense or does not count for that system, before any work."""
+    for option in ("steps", "patch", "batch", "budget"):
+        value = getattr(experiment, option)
         if value is not None and not value > 0:
-            raise InputError(f"--{name} must be above zero, but is {value}; leave it out for the paper's.")
+            raise InputError(f"--{option} must be above zero, but is {value}; leave it out for the paper's.")
     if not 0 <= experiment.validate < 1:
         raise InputError(f"--validate is a share from 0 to below 1, but is {experiment.validate}.")
+    if isinstance(catalogue.get(name).method, Fitted):
+        idle = [option for option in ("patch", "batch", "turn", "pace") if getattr(experiment, option)]
+        if idle:
+            raise InputError(f"--{idle[0]} is for trainings, but {name} is fitted to each pair; leave it out.")
+
+
+def check_protocol(protocol: Protocol, default: Protocol, data: str) -> None:
+    """Raises InputError where options of the protocol were given that do not count."""
+    given = [f.name for f in dataclasses.fields(Protocol) if getattr(protocol, f.name) != getattr(default, f.name)]
+    if given and not simulated(data):
+        raise InputError(f"{data} comes in pairs, of which none is simulated; leave out --protocol.{given[0]}.")
+    if "crop" in given:
+        raise InputError("--protocol.crop gives way to the regions; say --judge and --learn in its place.")
+
+
+def simulated(data: str) -> bool:
+    """Whether pairs are made of the images by a protocol; otherwise they come as pairs."""
+    if data in scenes.names():
+        return "hsi" in scenes.load(data)
+    return not isinstance(builders.describe(data.partition("/")[0]).layout, PairFiles)
 
 
 def revision() -> str:
@@ -307,7 +328,7 @@ def run(experiment: Experiment, name: str, published: Mapping[str, str] | None =
         InputError: no such scene or data set, files of it are missing, regions that do not fit, or the output cannot
             be written.
     """
-    check(experiment)
+    check(experiment, name)
     if experiment.smoke:
         experiment = experiment.tiny()
     folder = experiment.out
@@ -463,4 +484,9 @@ def main(name: str, paper: Experiment, embedded: Experiment, published: Mapping[
     experiment = tyro.cli(Experiment, default=default, prog=f"python -m experiments.{name}")
     if told:
         print(told, file=sys.stderr)
-    sys.exit(answered(lambda: print(run(experiment, name, published))))
+
+    def go() -> None:
+        check_protocol(experiment.protocol, default.protocol, experiment.data)
+        print(run(experiment, name, published))
+
+    sys.exit(answered(go))

@@ -98,6 +98,15 @@ def test_mistakes_are_named() -> None:
     for wrong in ({"steps": 0}, {"batch": -2}, {"budget": -5.0}, {"validate": 1.0}):
         with pytest.raises(InputError, match=f"--{next(iter(wrong))}"):
             runner.run(Experiment(**wrong), "pannet")
+    with pytest.raises(InputError, match="--turn is for trainings"):
+        runner.run(Experiment(turn=True), "gdd")
+    for other, data, message in (
+        (Protocol(ratio=4), "landsat8_momotombo", "--protocol.ratio"),
+        (Protocol(ratio=2, crop=(0, 8, 0, 8)), "cave/mhf", "--judge and --learn"),
+    ):
+        with pytest.raises(InputError, match=message):
+            runner.check_protocol(other, Protocol(ratio=2), data)
+    runner.check_protocol(Protocol(ratio=4), Protocol(ratio=2), "jasper_ridge")
 
 
 @pytest.mark.parametrize(
