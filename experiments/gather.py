@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.runner import SHOWN, Cost, mean, means
+from experiments.runner import SHOWN, Cost, Experiment, mean, means
 from jfusion.data import scenes
 from jfusion.errors import InputError
 from jfusion.files import replaced
@@ -72,9 +72,8 @@ class Finished:
 
     @property
     def used(self) -> dict[str, Any]:
-        """The settings, as JSON gives them."""
-        used: dict[str, Any] = self.record["experiment"]
-        return used
+        """The settings, as JSON gives them; those that came after the run are as they are by default."""
+        return plain(dataclasses.asdict(Experiment())) | self.record["experiment"]
 
     @property
     def cost(self) -> Cost | None:

@@ -99,6 +99,7 @@ class Experiment:
         seed: of parameters and patches.
         validate: share of the rows or images to learn from that choose the best step instead, where the data set has no
             split for that; 0 for the last step.
+        weights: of a trained network, in place of training; published ones come by `jfusion import`.
         resume: go on with the training or fit that ``out`` holds; it is refused where settings have changed.
         out: folder of the results.
         smoke: everything tiny and the trivial baseline alone, within a minute: does it run?
@@ -118,6 +119,7 @@ class Experiment:
     budget: float | None = None
     seed: int = 0
     validate: float = 0.15
+    weights: Path | None = None
     resume: bool = True
     out: Path = Path("runs/experiment")
     smoke: bool = False
@@ -146,10 +148,15 @@ def check(experiment: Experiment, name: str) -> None:
             raise InputError(f"--{option} must be above zero, but is {value}; leave it out for the paper's.")
     if not 0 <= experiment.validate < 1:
         raise InputError(f"--validate is a share from 0 to below 1, but is {experiment.validate}.")
+    training: tuple[str, ...] = ("patch", "batch", "turn", "pace")
     if isinstance(catalogue.get(name).method, Fitted):
-        idle = [option for option in ("patch", "batch", "turn", "pace") if getattr(experiment, option)]
-        if idle:
-            raise InputError(f"--{idle[0]} is for trainings, but {name} is fitted to each pair; leave it out.")
+        why, training = f"{name} is fitted to each pair", (*training, "weights")
+    elif experiment.weights is not None:
+        why, training = "--weights takes the place of one", (*training, "steps", "budget")
+    else:
+        return
+    if idle := [option for option in training if getattr(experiment, option)]:
+        raise InputError(f"--{idle[0]} is for trainings, but {why}; leave it out.")
 
 
 def check_protocol(protocol: Protocol, default: Protocol, data: str) -> None:
@@ -335,10 +342,14 @@ def run(experiment: Experiment, name: str, published: Mapping[str, str] | None =
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     check_output(folder / "index.html", overwrite=True)
-    learns, options = isinstance(catalogue.get(name).method, Trained), settings(experiment, name)
+    network: Network | None = None
+    note, cost, options = "", None, settings(experiment, name)
+    if experiment.weights is not None:
+        network, options = weights.load(experiment.weights, catalogue.get(name)), {"weights": experiment.weights}
+    learns = network is None and isinstance(catalogue.get(name).method, Trained)
     where = ground(experiment, learns)
-    network, note, cost = make_network(experiment, name, where) if learns else (None, "", None)
-    if network is not None:
+    if learns:
+        network, note, cost = make_network(experiment, name, where)
         options = {"weights": folder / "weights.safetensors"}
         weights.save(options["weights"], network)
     rows: list[Row] = []
@@ -423,7 +434,8 @@ def report(
         print(f"{title}:")
     first = dataclasses.replace(sections[0], title=title, text=text, rows=means(rows))
     page = folder / "index.html"
-    lead = f"Seed {experiment.seed}; nothing was learned from what is judged."
+    learned = f"Seed {experiment.seed}; nothing was learned from what is judged."
+    lead = f"Weights of {experiment.weights.name}, as they came." if experiment.weights else learned
     write_page(page, catalogue.get(name).title, lead, [first, *sections[1:]], CONVENTIONS, environment())
     from rich.console import Console
 

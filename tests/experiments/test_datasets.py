@@ -201,6 +201,12 @@ def test_smoke_run(archive: Archive, tmp_path: Path, data: str, protocol: Protoc
     assert "KSDiff" in page
     assert rows[2]["scene"] in page
 
+    judged = dataclasses.replace(experiment, weights=tmp_path / "weights.safetensors", out=tmp_path / "judged")
+    assert "Weights of weights.safetensors" in run(judged, "fusionnet").read_text()
+    again = json.loads((tmp_path / "judged" / "results.json").read_text())
+    assert [row["metrics"] for row in again] == [row["metrics"] for row in rows]
+    assert not (tmp_path / "judged" / "training").exists()
+
 
 def row(scene: str, system: str, value: float) -> Row:
     return Row(scene, "hs_ms", system, "cnn", {}, {"PSNR": value, "SAM": -value}, 7, 2 * value, value, "", None)

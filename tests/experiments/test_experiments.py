@@ -98,6 +98,8 @@ def test_mistakes_are_named() -> None:
     for wrong in ({"steps": 0}, {"batch": -2}, {"budget": -5.0}, {"validate": 1.0}):
         with pytest.raises(InputError, match=f"--{next(iter(wrong))}"):
             runner.run(Experiment(**wrong), "pannet")
+    with pytest.raises(InputError, match="--steps is for trainings, but --weights"):
+        runner.run(Experiment(weights=Path("net.safetensors"), steps=4), "pannet")
     with pytest.raises(InputError, match="--turn is for trainings"):
         runner.run(Experiment(turn=True), "gdd")
     for other, data, message in (
