@@ -345,13 +345,14 @@ def run(experiment: Experiment, name: str, published: Mapping[str, str] | None =
     network: Network | None = None
     note, cost, options = "", None, settings(experiment, name)
     if experiment.weights is not None:
-        network, options = weights.load(experiment.weights, catalogue.get(name)), {"weights": experiment.weights}
+        network, note = weights.load(experiment.weights, catalogue.get(name)), f"weights of {experiment.weights.name}"
     learns = network is None and isinstance(catalogue.get(name).method, Trained)
     where = ground(experiment, learns)
     if learns:
         network, note, cost = make_network(experiment, name, where)
-        options = {"weights": folder / "weights.safetensors"}
-        weights.save(options["weights"], network)
+        weights.save(folder / "weights.safetensors", network)
+    if network is not None:
+        options = {"weights": network}
     rows: list[Row] = []
     sections: list[SceneSection] = []
     peaks: list[dict[str, float]] = []
@@ -394,8 +395,7 @@ def trials_on(
     trial = contest.try_system(name, experiment.out, **options)
     if catalogue.get(name).family == "unrolled":
         trial = contest.exactly(trial)
-    told = [part for part in trial.row.note.split("; ") if not (note and part.startswith("weights of"))]
-    row = dataclasses.replace(trial.row, note="; ".join(filter(None, (*told, note))))
+    row = dataclasses.replace(trial.row, note="; ".join(filter(None, (trial.row.note, note))))
     return {**trials, name: dataclasses.replace(trial, row=row)}
 
 

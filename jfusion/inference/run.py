@@ -67,18 +67,22 @@ def trained(
     model: ObservationModel,
     *,
     data: Simulation | None = None,
-    weights: Path | None = None,
+    weights: Path | Network | None = None,
     progress: Progress = silent,
     **settings: Any,
 ) -> tuple[Network, str]:
-    """The network of a system, read from ``weights``, or trained on ``data``, or on the pair itself one ratio lower.
+    """The network of a system: ``weights``, or trained on ``data``, or on the pair itself one ratio lower.
 
     Returns:
-        The network and a sentence that says where its parameters come from.
+        The network, and a sentence that says where its parameters come from where that was not told.
 
     Raises:
         InputError: the weights belong to another system.
     """
+    if isinstance(weights, Network):
+        if weights.system.name != system.name:
+            raise InputError(f"the network is of {weights.system.name}, but {system.name} was asked for.")
+        return weights, ""
     if weights is not None:
         return weights_file.load(weights, system), f"weights of {weights.name}"
     where = "on pairs with truth" if data is not None else "on the pair itself by Wald's protocol"
@@ -154,7 +158,7 @@ def run(
     model: ObservationModel,
     *,
     data: Simulation | None = None,
-    weights: Path | None = None,
+    weights: Path | Network | None = None,
     seed: int = 0,
     effort: float = 1.0,
     budget: float | None = None,
@@ -179,7 +183,7 @@ def run(
         observation: what the sensors gave.
         model: what is known of them.
         data: pairs with truth to train on; the pair itself, one ratio lower, by default.
-        weights: file of a trained network, in place of training.
+        weights: a trained network or a file of one, in place of training.
         seed: of parameters, patches and noise.
         effort: scales the numbers of steps of a fit.
         budget: seconds for training or fitting.
