@@ -5,31 +5,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 
-
-def _table() -> list[int]:
-    table = []
-    for value in range(256):
-        for _ in range(8):
-            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
-        table.append(value)
-    return table
-
-
-_TABLE = _table()
-
-
-def crc32c(data: bytes) -> int:
-    """Cyclic redundancy check with Castagnoli's polynomial (RFC 3720, appendix B.4)."""
-    value = 0xFFFFFFFF
-    for byte in data:
-        value = _TABLE[(value ^ byte) & 0xFF] ^ value >> 8
-    return value ^ 0xFFFFFFFF
+from jfusion.training.crc32c import masked
 
 
 def _record(data: bytes) -> bytes:
     def check(part: bytes) -> bytes:
-        value = crc32c(part)
-        return struct.pack("<I", ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+        return struct.pack("<I", masked(part))
 
     length = struct.pack("<Q", len(data))
     return length + check(length) + data + check(data)

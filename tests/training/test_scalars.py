@@ -4,6 +4,7 @@ import pytest
 
 from jfusion.errors import RunError
 from jfusion.training import events, scalars
+from jfusion.training.crc32c import crc32c
 from jfusion.training.scalars import Scalars
 
 HEADER = "1800000000000000a37f4b2209000000000000f83f1a0d627261696e2e4576656e743a322a28646c"
@@ -18,7 +19,7 @@ EVENT = (
     ("data", "value"), [(bytes(32), 0x8A9136AA), (b"\xff" * 32, 0x62A8AB43), (b"123456789", 0xE3069283)]
 )
 def test_checks_are_those_of_the_standard(data: bytes, value: int) -> None:
-    assert events.crc32c(data) == value
+    assert crc32c(data) == value
 
 
 def test_events_are_what_tensorboard_writers_write() -> None:

@@ -9,13 +9,13 @@ import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from jfusion.data.readers.checks import guard
 from jfusion.errors import InputError
+from jfusion.training.crc32c import masked
 from jfusion.training.originals.numbers import BFLOAT16, Order, numbers, size_of
 
 TABLE_MAGIC = 0xDB4775248B80FB57
@@ -87,7 +87,7 @@ def _array(name: str, entry: Entry, content: memoryview, order: Order) -> np.nda
     data = content[entry.offset : entry.offset + entry.size]
     if entry.size != math.prod(entry.shape) * size_of(entry.kind) or len(data) != entry.size:
         raise ValueError(f"{name} has {len(data)} bytes for the shape {entry.shape}")
-    if masked_crc32c(data) != entry.checksum:
+    if masked(data) != entry.checksum:
         raise ValueError(f"{name} does not have its checksum")
     return numbers(data, entry.kind, order).reshape(entry.shape)
 
@@ -139,7 +139,7 @@ def _block(path: Path, content: memoryview, handle: memoryview) -> memoryview:
     size, _ = _varint(handle, position)
     block, tail = content[offset : offset + size], content[offset + size : offset + size + 5]
     compression, checksum = struct.unpack("<BI", tail)
-    if masked_crc32c(content[offset : offset + size + 1]) != checksum:
+    if masked(content[offset : offset + size + 1]) != checksum:
         raise ValueError("a block does not have its checksum")
     if compression:
         raise InputError(f"{path} is compressed (Snappy), which is not read; save it by a later TensorFlow.")
@@ -194,59 +194,3 @@ def _varint(data: memoryview | bytes, position: int) -> tuple[int, int]:
         if byte < 128:
             return value, position + place + 1
     raise ValueError("a number does not end")
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# CRC-32C (Castagnoli)
-
-POLYNOMIAL = 0x82F63B78
-PREFIX = b"Td\x1fd"
-"""Bytes that bring the register from 0 to its usual start, all ones."""
-
-
-def masked_crc32c(data: bytes | memoryview) -> int:
-    """LevelDB's checksum: the CRC-32C of `data`, turned by 15 bits, plus a constant."""
-    crc = crc32c(data)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def crc32c(data: bytes | memoryview) -> int:
-    """CRC-32C of `data`.
-
-    The register is linear over bits, and zeros before the data leave it zero. So the data are cut into rows of equal
-    length whose registers run side by side, and a row's register moves on over the rows after it by a matrix, whose
-    columns are what a row of zeros makes of each bit.
-    """
-    size = len(PREFIX) + len(data)
-    length = math.isqrt(size)
-    count = -(-size // length)
-    rows = np.zeros((count + 32, length), np.uint8)
-    flat = rows[:count].reshape(-1)
-    flat[flat.size - size : flat.size - len(data)] = np.frombuffer(PREFIX, np.uint8)
-    flat[flat.size - len(data) :] = np.frombuffer(data, np.uint8)
-    register = np.concatenate([np.zeros(count, np.uint32), np.uint32(1) << np.arange(32, dtype=np.uint32)])
-    table = _crc_table()
-    for column in rows.T:
-        register = table[(register ^ column) & 255] ^ register >> 8
-    columns = [int(c) for c in register[count:]]
-    crc = 0
-    for row in register[:count]:
-        crc = _moved(crc, columns) ^ int(row)
-    return crc ^ 0xFFFFFFFF
-
-
-def _moved(crc: int, columns: list[int]) -> int:
-    moved = 0
-    for bit, column in enumerate(columns):
-        if crc >> bit & 1:
-            moved ^= column
-    return moved
-
-
-@cache
-def _crc_table() -> np.ndarray:
-    """What each byte makes of an empty register, (256,)."""
-    table = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        table = np.where(table & 1, table >> 1 ^ np.uint32(POLYNOMIAL), table >> 1)
-    return table
