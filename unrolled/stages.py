@@ -40,9 +40,10 @@ Weights = Mapping[str, Array | float]
 """A number, or one a band, for each key of the observation that takes part in a data step."""
 
 Unroll = Literal["loop", "scan", "remat"]
-"""How the stages are laid out: one after the other in the program; as one stage in `jax.lax.scan`, which compiles once;
-the same with what is inside a stage recomputed in the backward pass, which keeps only what stages hand on. What is
-faster differs from network to network (``experiments.benchmarks --parts layouts``), and so does their default."""
+"""How the stages are laid out: one after the other in the program; as one stage in `jax.lax.scan`, which compiles once
+and keeps products and convolutions for the backward pass; the same with all that is inside a stage recomputed there, so
+that only what stages hand on is kept. What is faster differs from network to network (``experiments.benchmarks --parts
+layouts``), and so does their default."""
 
 Carry = TypeVar("Carry")
 
@@ -459,15 +460,34 @@ def _scan_stages(
         return made
 
     carry = _promoted(step, carry, states[0])
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
-    def same(carry: Carry, state: Any) -> tuple[Carry, Any]:
-        after, out = step(carry, state)
+    def same(carry: Carry, k: Array) -> tuple[Carry, Any]:
+        after, out = step(carry, jax.tree.map(lambda leaves: _picked(leaves, k), stacked))
         return jax.tree.map(lambda new, old: new.astype(old.dtype), after, carry), out
 
-    if recompute:
-        same = jax.checkpoint(same, prevent_cse=False)
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    return jax.lax.scan(same, carry, stacked, length=len(stages))
+    same = jax.checkpoint(same, prevent_cse=False, policy=None if recompute else _costly)
+    return jax.lax.scan(same, carry, jnp.arange(len(stages)))
+
+
+def _costly(primitive: Any, *_: Any, **__: Any) -> bool:
+    """Whether the backward pass keeps what an operation makes: a product, or a convolution (see `jfusion.layers.conv`).
+
+    A scan stores and reads the rest, number by number on CPU, in more time than it takes to make it anew.
+    """
+    return primitive.name in ("dot_general", "conv_general_dilated", "custom_vmap_call")
+
+
+def _picked(leaves: Array, k: Array) -> Array:
+    """``leaves[k]``.
+
+    On CPU by a product with zeros and a one, since XLA would put a slice into every loop that reads it, and such loops
+    go number by number.
+    """
+    if jax.default_backend() != "cpu" or not jnp.issubdtype(leaves.dtype, jnp.floating):
+        return leaves[k]
+    one = jax.nn.one_hot(k, len(leaves), dtype=leaves.dtype)[None]
+    return jnp.matmul(one, leaves.reshape(len(leaves), -1), precision="highest").reshape(leaves.shape[1:])
 
 
 def _promoted(step: Callable[[Carry, Any], tuple[Carry, Any]], carry: Carry, state: Any) -> Carry:
