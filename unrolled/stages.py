@@ -466,16 +466,16 @@ def _scan_stages(
         after, out = step(carry, jax.tree.map(lambda leaves: _picked(leaves, k), stacked))
         return jax.tree.map(lambda new, old: new.astype(old.dtype), after, carry), out
 
-    same = jax.checkpoint(same, prevent_cse=False, policy=None if recompute else _costly)
+    def kept(primitive: Any, *operands: Any, **_: Any) -> bool:
+        return primitive.name in COSTLY and operands[0].shape != (1, len(stages))  # the latter is `_picked`
+
+    same = jax.checkpoint(same, prevent_cse=False, policy=None if recompute else kept)
     return jax.lax.scan(same, carry, jnp.arange(len(stages)))
 
 
-def _costly(primitive: Any, *_: Any, **__: Any) -> bool:
-    """Whether the backward pass keeps what an operation makes: a product, or a convolution (see `jfusion.layers.conv`).
-
-    A scan stores and reads the rest, number by number on CPU, in more time than it takes to make it anew.
-    """
-    return primitive.name in ("dot_general", "conv_general_dilated", "custom_vmap_call")
+COSTLY = ("dot_general", "conv_general_dilated", "custom_vmap_call")
+"""Products and convolutions (`jfusion.layers.conv`), which the backward pass of a scan keeps. It makes the rest anew,
+since storing and reading that, number by number on CPU, takes longer."""
 
 
 def _picked(leaves: Array, k: Array) -> Array:
