@@ -2,12 +2,11 @@
 
     python -m experiments.hyconet --steps 1000 --out runs/hyconet
 
-The release fits 10,000 steps to Pavia University at ratio 4 (a Gaussian of half a pixel on each block, no noise, four
-bands), which `--data pavia_university` with these options of the protocol repeats; its figures were not seen. The
-setting here is one that figures are known of, that of the comparison in EU2ADL (L. Gao et al., TGRS 2023): blind, 400 x
-400 pixels of Houston 2018 at ratio 10, WorldView-2's eight bands, a Gaussian as wide as the ratio on each block, and no
-noise. Which pixels and bands is not published; here it is the upper left corner of each test tile of the contest, with
-48 bands.
+The release fits 10,000 steps to Pavia University at ratio 4, with a guide of four bands; their responses and its
+figures were not seen. The setting here is one that figures are known of, that of the comparison in EU2ADL (L. Gao et
+al., TGRS 2023): blind, 400 x 400 pixels of Houston 2018 at ratio 10, WorldView-2's eight bands, a Gaussian as wide as
+the ratio on each block, and no noise. Which pixels and bands is not published; here it is the upper left corner of
+each test tile of the contest, with 48 bands.
 """
 
 from pathlib import Path

@@ -332,20 +332,20 @@ def run(experiment: Experiment, name: str, published: Mapping[str, str] | None =
         published: what the paper reports, by its setting; printed beside ours.
 
     Raises:
-        InputError: no such scene or data set, files of it are missing, regions that do not fit, or the output cannot
-            be written.
+        InputError: options that do not count, weights that do not fit, no such scene or data set, files of it are
+            missing, regions that do not fit, or the output cannot be written.
     """
     check(experiment, name)
     if experiment.smoke:
         experiment = experiment.tiny()
-    folder = experiment.out
-    check_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    check_output(folder / "index.html", overwrite=True)
     network: Network | None = None
     note, cost, options = "", None, settings(experiment, name)
     if experiment.weights is not None:
         network, note = weights.load(experiment.weights, catalogue.get(name)), f"weights of {experiment.weights.name}"
+    folder = experiment.out
+    check_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    check_output(folder / "index.html", overwrite=True)
     learns = network is None and isinstance(catalogue.get(name).method, Trained)
     where = ground(experiment, learns)
     if learns:

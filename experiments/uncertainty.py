@@ -22,9 +22,9 @@ import numpy as np
 import tyro
 
 from experiments.places import Judged, place
+from experiments.runner import simulated
 from jfusion import catalogue
 from jfusion.cli import answered, use_all_cores
-from jfusion.data import scenes
 from jfusion.data.simulate import Protocol, Region
 from jfusion.demo import JASPER
 from jfusion.errors import InputError
@@ -147,7 +147,7 @@ def ground(scene: str, smoke: bool, noise: float | None = None) -> Judged:
         InputError: noise for images that are not simulated.
     """
     protocol, region = PLACES[scene]
-    if noise is not None and "hsi" not in scenes.load(scene):
+    if noise is not None and not simulated(scene):
         raise InputError(f"noise is added to images that are simulated, and those of {scene} are not; leave it out.")
     if noise is not None:
         protocol = dataclasses.replace(protocol, lr_snr_db=noise, guide_snr_db=noise)

@@ -45,7 +45,7 @@ def known_response(model: ObservationModel) -> SpatialResponse:
 
 
 def lr_response(model: ObservationModel) -> SpatialResponse:
-    """The spatial response of ``lr``, or where it is not known that of `sensors.MTF_FALLBACK`."""
+    """The spatial response of ``lr``, or where it is not known the Gaussian of `sensors.MTF_FALLBACK`."""
     if model.operators.get("lr") is None:
         return mtf_response(MTF_FALLBACK["ms"], model.grid)
     return known_response(model)

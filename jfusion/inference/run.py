@@ -81,7 +81,9 @@ def trained(
     """
     if isinstance(weights, Network):
         if weights.system.name != system.name:
-            raise InputError(f"the network is of {weights.system.name}, but {system.name} was asked for.")
+            raise InputError(
+                f"the network is of {weights.system.name}, but {system.name} was asked for; ask for its own."
+            )
         return weights, ""
     if weights is not None:
         return weights_file.load(weights, system), f"weights of {weights.name}"

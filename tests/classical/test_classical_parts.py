@@ -24,10 +24,7 @@ from jfusion.operators import (
     Decimate,
     Grid,
     ObservationModel,
-    SpatialResponse,
     SpectralResponse,
-    gaussian_psf,
-    one_psf,
 )
 
 
@@ -118,17 +115,6 @@ def test_block_average_is_a_spatial_response(rng):
     model = ObservationModel({"lr": BlockAverage(4), "guide": None}, Grid.nested(4))
     image = jnp.asarray(rng.uniform(0, 1, (1, 16, 24, 2)), jnp.float32)
     np.testing.assert_allclose(known_response(model)(image), BlockAverage(4)(image), atol=1e-6)
-
-
-@pytest.mark.parametrize("separable", [True, False])
-def test_shared_response_is_the_mean_over_bands(separable):
-    grid = Grid.nested(3)
-    profiles = gaussian_psf(jnp.array([1.0, 1.4]), grid)
-    psf = profiles if separable else profiles[0][:, None] * profiles[1][None]
-    shared = one_psf(SpatialResponse(psf, 3, grid.phase))
-    for mean, parts in zip(jax.tree.leaves(shared.psf), jax.tree.leaves(psf), strict=True):
-        np.testing.assert_allclose(mean, np.mean(parts, axis=-1), atol=1e-6)
-    assert jax.tree.map(jnp.shape, one_psf(shared)) == jax.tree.map(jnp.shape, shared)
 
 
 def test_operators_of_another_kind_are_refused():

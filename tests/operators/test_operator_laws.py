@@ -22,6 +22,8 @@ from jfusion.operators import (
     dot_test,
     gaussian_psf,
     mtf_psf,
+    mtf_response,
+    one_psf,
 )
 
 SHAPE = (6, 8, 3)
@@ -217,3 +219,18 @@ def test_mistakes_are_named(name):
     call, message = MISTAKES[name]
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize("separable", [True, False])
+def test_one_psf_is_the_mean_over_bands(separable):
+    grid = Grid.nested(3)
+    response = mtf_response([0.2, 0.4, 0.3], grid)
+    profiles = response.psf
+    if not separable:
+        response = SpatialResponse(profiles[0][:, None] * profiles[1][None], 3, grid.phase)
+    one = one_psf(response)
+    for mean, parts in zip(jax.tree.leaves(one.psf), jax.tree.leaves(response.psf), strict=True):
+        np.testing.assert_allclose(mean, np.mean(parts, axis=-1), atol=1e-6)
+    assert one(draw(1, 9, 9, 5)).shape == (1, 3, 3, 5)
+    for operator in (one, Identity(), None):
+        assert jax.tree.all(jax.tree.map(lambda a, b: a is b, one_psf(operator), operator))

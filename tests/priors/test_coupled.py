@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from jfusion.catalogue import Bands
-from jfusion.operators import Grid, Identity, ObservationModel, SpatialResponse, SpectralResponse, one_psf, psf_kernel
+from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, one_psf
 from priors.coupled import (
     RELEASED,
     Encoder,
@@ -64,21 +64,6 @@ def test_projections():
         weight[...] = jnp.asarray([[-1.0, 0.5, 2.0, 0.0]])
         clamp_psf(degradation)
         assert np.array_equal(weight[...], [[0.0, 0.5, 1.0, 0.0]]) == changed
-
-
-@pytest.mark.parametrize("separable", [True, False])
-def test_a_psf_of_each_band_is_averaged_for_abundances(separable):
-    profile = jnp.asarray(RNG.dirichlet(np.ones(3), 6).T, jnp.float32)
-    psf = (profile, profile) if separable else psf_kernel((profile, profile))
-    shared = one_psf(SpatialResponse(psf, 2, (0, 0)))
-    mean = (profile.mean(1), profile.mean(1)) if separable else psf.mean(-1)
-    image = jnp.asarray(RNG.standard_normal((1, 8, 8, 4)), jnp.float32)
-    np.testing.assert_allclose(shared(image), SpatialResponse(mean, 2, (0, 0))(image), atol=1e-6)
-
-
-def test_operators_for_any_bands_stay_as_they_are():
-    for operator in (Identity(), SpatialResponse(jnp.ones((2, 2)) / 4, 2, (0, 0))):
-        assert jax.tree.all(jax.tree.map(lambda a, b: a is b, one_psf(operator), operator))
 
 
 def test_sensors_are_compared_where_one_is_learned():

@@ -7,6 +7,7 @@ import toys
 from jfusion import catalogue
 from jfusion.catalogue import Bands
 from jfusion.errors import InputError
+from jfusion.inference.run import trained
 from jfusion.training import weights
 from jfusion.training.loop import Network, build
 
@@ -21,6 +22,9 @@ def test_weights_round_trip(tmp_path) -> None:
     weights.save(path, network)
     loaded = weights.load(path)
     np.testing.assert_array_equal(loaded(data.observation, data.model), network(data.observation, data.model))
+    assert trained(system, data.observation, data.model, weights=network) == (network, "")
+    with pytest.raises(InputError, match="of fusionnet, but pannet"):
+        trained(catalogue.get("pannet"), data.observation, data.model, weights=network)
     with pytest.raises(InputError, match="built for"):
         loaded({**data.observation, "lr": data.observation["lr"][..., :2]}, data.model)
     with pytest.raises(InputError, match="crop both to the same area"):

@@ -16,8 +16,6 @@ EHU = "the Computational Intelligence Group of the University of the Basque Coun
 EHU_ADDRESS = "https://www.ehu.eus/ccwintco/index.php/Hyperspectral_Remote_Sensing_Scenes"
 SSRNET = "Protocol ssrnet: X. Zhang et al., TGRS 2020, the middle 128 x 128 pixels are the test."
 HYPERKITE = "Protocol hyperkite: W. G. C. Bandara et al., TGRS 2022 (DIP-HyperKite), and HyperTransformer, whole tiles."
-
-
 ROSIS = (
     "ROSIS, 1.3 m; centres evenly spaced over its 430 to 860 nm, since it is not published which of its 115 bands were "
     "left out."
