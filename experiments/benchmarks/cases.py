@@ -103,6 +103,9 @@ FITS: tuple[FitCase, ...] = (
 LARGEST_FIT = FitCase("rec_hsisr")
 """The system whose fit takes most memory of all."""
 
+TRAIN_STEPS = 5
+"""Steps of a training at a time."""
+
 FIT_STEPS = 8
 """Steps of a fit at a time."""
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments.benchmarks.cases import FIT_STEPS, READ, SCENE, Case, FitCase
+from experiments.benchmarks.cases import FIT_STEPS, READ, SCENE, TRAIN_STEPS, Case, FitCase
 from jfusion import catalogue
 from jfusion.catalogue import Bands, System, Trained
 from jfusion.data import scenes
@@ -26,7 +26,7 @@ from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralR
 from jfusion.operators.spatial import band_matrix
 from jfusion.training.loop import Network, build
 from jfusion.training.players import NETWORK, make_players
-from jfusion.training.step import Batch, Devices, begin, make_step
+from jfusion.training.step import Batch, Devices, begin, make_steps
 from priors.fit import Iterate, Plan, Program, Stage, advance
 from priors.pair import Pair
 
@@ -62,18 +62,19 @@ def _by_path(arrays: Any) -> dict[str, np.ndarray]:
 
 
 def train(case: Case) -> Callable[[], dict[str, float]]:
-    """A step of training on all devices, on a batch that lies there already; it returns the losses by player."""
+    """`TRAIN_STEPS` of training on all devices, on a batch that lies there already; returns the losses by player."""
     players, modules = _players(case)
     recipe = _system(case)[1].recipe
     devices = Devices.of(case.batch, recipe.parts)
-    step = make_step(players, devices, recipe.parts, recipe.dtype)
+    advance = make_steps(players, devices, recipe.parts, recipe.dtype)
     images, model = _pair(case, case.batch, case.patch)
-    batch = devices.share(images)
+    batches = [devices.share(images)] * devices.steps
     state, model = devices.replicate((begin(players, modules), model))
 
     def call() -> dict[str, float]:
         nonlocal state
-        state, losses = step(state, batch, model)
+        for _ in range(TRAIN_STEPS // devices.steps):
+            state, losses = advance(state, batches, devices.steps, model)
         jax.block_until_ready(state)
         return {name: float(loss) for name, loss in losses.items()}
 

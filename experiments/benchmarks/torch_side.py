@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from experiments.benchmarks import torch_nets
-from experiments.benchmarks.cases import FIT_STEPS, Case, FitCase
+from experiments.benchmarks.cases import FIT_STEPS, TRAIN_STEPS, Case, FitCase
 from experiments.benchmarks.torch_fits import FITS
 from jfusion.cli import cores
 
@@ -91,7 +91,18 @@ def _adam(parameters: Iterable[Tensor], rate: float, first: float = 0.9) -> torc
 
 
 def train(case: Case, parameters: Parameters, compiled: bool = False) -> Callable[[], dict[str, float]]:
-    """A step of training; it returns the losses by player."""
+    """`TRAIN_STEPS` of training; it returns the losses by player of the last."""
+    step = _step(case, parameters, compiled)
+
+    def call() -> dict[str, float]:
+        for _ in range(TRAIN_STEPS):
+            losses = step()
+        return losses
+
+    return call
+
+
+def _step(case: Case, parameters: Parameters, compiled: bool) -> Callable[[], dict[str, float]]:
     network, images = _network(case, parameters, case.patch), _images(case, case.batch, case.patch)
     _, loss, rate = NETWORKS[case.system]
     if loss is None:

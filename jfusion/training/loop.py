@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +26,25 @@ from jfusion.errors import InputError, RunError
 from jfusion.operators import Observation, ObservationModel, scaled
 from jfusion.progress import Progress, silent
 from jfusion.training.players import CRITICS, NETWORK, make_players
-from jfusion.training.step import Batch, Devices, PlayerState, TrainState, begin, make_judge, make_step, may_lock, merge
+from jfusion.training.step import (
+    Batch,
+    Devices,
+    PlayerState,
+    TrainState,
+    begin,
+    make_judge,
+    make_steps,
+    may_lock,
+    merge,
+)
 
 if TYPE_CHECKING:
     from jfusion.training.folder import Run
 
 REPORT_EVERY = 20
+
+LONGEST_CALL = 1.0
+"""Seconds that a call of several steps may take: between two calls SIGTERM is obeyed and a budget is looked at."""
 
 UNIT = 0.999
 """Share of the values to learn from that lie below what networks see as 1: a glint must not set the scale."""
@@ -148,7 +161,7 @@ def train(
     """Trains a system on random patches of ``data`` by its recipe, on all devices that divide the batch.
 
     With a ``folder`` the training is a run that can be stopped at any moment and goes on where its last checkpoint
-    was, with the same result as if it had never been stopped. SIGTERM then saves after the present step and raises
+    was, with the same result as if it had never been stopped. SIGTERM then saves after the present steps and raises
     SystemExit(143).
 
     Args:
@@ -243,10 +256,10 @@ def train(
         stack.callback(records.close)
         batches = _batches(records)
         example = next(batches)
-        step = make_step(players, devices, recipe.parts, dtype, observing)
-        if may_lock(step, devices, state, devices.share(example), data.model):
+        advance = make_steps(players, devices, recipe.parts, dtype, observing)
+        if may_lock(advance, devices, state, [devices.share(example)] * devices.steps, 1, data.model):
             devices = devices.one()
-            step = make_step(players, devices, recipe.parts, dtype, observing)
+            advance = make_steps(players, devices, recipe.parts, dtype, observing)
         state, model = devices.replicate((state, data.model))
         judge = None if held_out is None else make_judge(players[NETWORK], devices, held_out, held_out_model)
         if first is not None and judge is not None and history.best_step == 0:
@@ -254,9 +267,12 @@ def train(
         batches = devices.prefetch(chain([example], batches))
 
         last = done == steps or (done > 0 and budget is not None and spent >= budget)
+        at_once, reported = 1, (done, time.perf_counter())
         while not last:
-            state, values = step(state, next(batches), model)
-            done += 1
+            count = min(at_once, steps - done, REPORT_EVERY - done % REPORT_EVERY, every - done % every)
+            taken = list(islice(batches, count))
+            state, values = advance(state, taken + taken[-1:] * (devices.steps - count), count, model)
+            done += count
             if budget is not None:
                 values[NETWORK].block_until_ready()
             seconds = spent + time.perf_counter() - began
@@ -268,6 +284,9 @@ def train(
             if report:
                 figures = {name if name != NETWORK else "loss": float(value) for name, value in values.items()}
                 history.losses.append(figures["loss"])
+                pace = (time.perf_counter() - reported[1]) / (done - reported[0])
+                at_once = max(1, min(devices.steps, int(LONGEST_CALL / pace)))
+                reported = done, time.perf_counter()
             if look and judge is not None:
                 figures["validation"] = value = judge(state.players[NETWORK])
                 if math.isfinite(value) and (history.best is None or value < history.best):

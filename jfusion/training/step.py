@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
@@ -91,6 +91,7 @@ class TrainState(NamedTuple):
 
 Losses = dict[str, Array]
 Step = Callable[[TrainState, Batch, ObservationModel], tuple[TrainState, Losses]]
+Steps = Callable[[TrainState, Sequence[Batch], int, ObservationModel], tuple[TrainState, Losses]]
 
 
 def _split(module: Any) -> tuple[Any, Any, Any]:
@@ -295,6 +296,11 @@ class Devices:
         """Devices of this process."""
         return sum(device.process_index == jax.process_index() for device in self.devices)
 
+    @property
+    def steps(self) -> int:
+        """Train steps that one call may take, see `make_steps`."""
+        return 5 if self.devices[0].platform == "cpu" and jax.process_count() == 1 else 1
+
     def _sharding(self, *axes: str) -> NamedSharding:
         return NamedSharding(Mesh(np.array(self.devices), (AXIS,)), PartitionSpec(*axes))
 
@@ -336,25 +342,50 @@ def make_step(
     statistics are averaged over the devices, so the result is that of one device with the whole batch. The state is
     donated.
     """
+    body = make_body(players, parts, dtype, observing)
     parallel: Step = jax.pmap(
-        make_body(players, parts, dtype, observing),
-        axis_name=AXIS,
-        in_axes=(None, 0, None),
-        out_axes=None,
-        devices=devices.devices,
-        donate_argnums=0,
+        body, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, devices=devices.devices, donate_argnums=0
     )
     return parallel
 
 
-def may_lock(step: Any, devices: Devices, state: TrainState, batch: Batch, model: ObservationModel) -> bool:
-    """Whether several CPU devices that run a step together may wait for one another for ever.
+def make_steps(
+    players: Mapping[str, Player], devices: Devices, parts: int = 1, dtype: str = "float32", observing: bool = False
+) -> Steps:
+    """The first ``count`` of some train steps in one call, ``state, losses = steps(state, batches, count, model)``.
+
+    They are those of `make_step`, one after the other. On CPU each call takes its memory from the system anew, whose
+    page faults cost a small network a quarter of its time; the steps of one call share what they take.
+
+    There are always `Devices.steps` batches, also where fewer are used; the losses are those of the last step.
+    """
+    body = make_body(players, parts, dtype, observing)
+
+    def several(
+        state: TrainState, batches: Sequence[Batch], count: Array, model: ObservationModel
+    ) -> tuple[TrainState, Losses]:
+        if len(batches) == 1:
+            return body(state, batches[0], model)
+
+        def one(i: Array, reached: tuple[TrainState, Losses]) -> tuple[TrainState, Losses]:
+            return body(reached[0], lax.switch(i, [partial(Batch, *batch) for batch in batches]), model)
+
+        return lax.fori_loop(0, count, one, (state, {name: jnp.zeros(()) for name in players}))
+
+    parallel: Steps = jax.pmap(
+        several, axis_name=AXIS, in_axes=(None, 0, None, None), out_axes=None, devices=devices.devices, donate_argnums=0
+    )
+    return parallel
+
+
+def may_lock(step: Any, devices: Devices, *arguments: Any) -> bool:
+    """Whether several CPU devices that run a step on these arguments together may wait for one another for ever.
 
     They share a pool of as many threads as there are cores. A device that waits for the gradients of the others keeps
     its thread, and LAPACK's routines wait for threads that share out a stack of matrices.
     """
     shared = devices.local > 1 and devices.devices[0].platform == "cpu"
-    return shared and "lapack" in step.lower(state, batch, model).as_text()
+    return shared and "lapack" in step.lower(*arguments).as_text()
 
 
 def make_judge(

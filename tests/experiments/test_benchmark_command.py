@@ -34,7 +34,7 @@ def test_pytorch_computes_the_same(case: Case) -> None:
 
 @pytest.mark.parametrize("case", [TINY["fusionnet"], TINY["psgan"], TINY["mhf_net"]], ids=lambda case: case.system)
 def test_pytorch_learns_the_same(case: Case) -> None:
-    """The losses of two steps: one loss alone, critic and network, losses of all stages."""
+    """The losses after some steps and after as many more: one loss alone, critic and network, losses of all stages."""
     pytest.importorskip("torch")
     from experiments.benchmarks import torch_side
 

@@ -14,7 +14,7 @@ from jfusion.catalogue import Bands
 from jfusion.errors import InputError
 from jfusion.solvers.prox import project_simplex
 from jfusion.training.players import CRITICS, NETWORK, make_optimiser, make_players, paced
-from jfusion.training.step import Batch, Devices, begin, enter, make_step, may_lock
+from jfusion.training.step import Batch, Devices, begin, enter, make_step, make_steps, may_lock
 
 DATA = toys.simulation(4, 8)
 BANDS = Bands.of(DATA.observation, DATA.model)
@@ -172,6 +172,35 @@ def test_nothing_is_traced_or_compiled_after_the_first_step() -> None:
         counts.append(sum("trace" in e or "compile" in e for e in events))
     assert counts[0] > 0
     assert counts[1:] == [0, 0, 0]
+
+
+def test_steps_of_one_call_are_those_of_many() -> None:
+    """Critics and random keys included; bit for bit, however they are shared out; and one program serves all."""
+    method = toys.gan(turns=1).method
+    module = method.network(BANDS, rngs=nnx.Rngs(0))
+    players, modules = make_players(method, module, BANDS, 5, 0, method.tiny)
+    devices = Devices.of(4)
+    shares = [devices.share(jax.tree.map(lambda x, k=k: x * (1 + k / 8), BATCH)) for k in range(4)]
+    state, model = devices.replicate((begin(players, modules), DATA.model))
+    step, steps = make_step(players, devices), make_steps(players, devices)
+    for share in shares:
+        state, losses = step(state, share, model)
+
+    def in_calls(*counts: int):
+        again, model = devices.replicate((begin(players, modules), DATA.model))
+        left = list(shares)
+        for count in counts:
+            taken, left = left[:count], left[count:]
+            again, last = steps(again, taken + taken[-1:] * (devices.steps - count), count, model)
+        return jax.block_until_ready((again.players, again.step, last))
+
+    first = in_calls(1, 3)
+    events: list[str] = []
+    jax.monitoring.register_event_duration_secs_listener(lambda name, _, **__: events.append(name))
+    assert toys.furthest(in_calls(2, 1, 1), first) == 0
+    assert not any("compile" in e for e in events)
+    assert first[1] == state.step
+    assert toys.furthest(first[2], losses) < 1e-6
 
 
 def test_the_network_stands_still_while_the_critics_play() -> None:
