@@ -71,7 +71,9 @@ def _along(x: Array, axis: int, ratio: int, centre: float, method: Interpolation
         return x
     first, weights = phase_weights(ratio, centre, method)
     size, taps = x.shape[axis], weights.shape[1]
-    padded = jnp.take(x, np.clip(np.arange(first, size + first + taps - 1), 0, size - 1), axis=axis)
+    reached = np.clip(np.arange(first, size + first + taps - 1), 0, size - 1)
+    # not jnp.take: in a loop its masks of what is out of bounds keep XLA from seeing that two results are the same
+    padded = x.at[(slice(None),) * axis + (reached,)].get(mode="promise_in_bounds")
     shifted = [jax.lax.slice_in_dim(padded, k, k + size, axis=axis) for k in range(taps)]
     phases = [sum(float(w) * s for w, s in zip(row, shifted, strict=True) if w) for row in weights]
     return jnp.stack(phases, axis + 1).reshape(*x.shape[:axis], size * ratio, *x.shape[axis + 1 :])
