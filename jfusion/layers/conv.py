@@ -407,15 +407,17 @@ def _favoured(x: jax.Array, w: jax.Array, pads: Pairs, strides: int, dilation: i
     """`_lax` in a shape that XLA's kernels on CPU are fast for: more channels of zeros, and a row that is cut off.
 
     An image without any padding takes a multiple of the time of one with a row of it; for channels see `_channels`.
-    Other ranks, spread images and results of a few pixels, such as the derivative in w, gain by even channels alone.
+    Results of a few pixels, such as the derivative in w, have rules of their own; other ranks and spread images gain by
+    even channels alone.
     `experiments.benchmarks.convolutions` measures it.
     """
     size = [
         (spread * (n - 1) + 1 + lo + hi - dilation * (k - 1) - 1) // strides + 1
         for n, k, (lo, hi) in zip(x.shape[1:], w.shape, pads, strict=False)
     ]
-    plain = len(pads) == 2 and spread == 1 and math.prod(size) >= 64
-    new_in, new_out = _channels(*w.shape[-2:]) if plain else (n + n % 2 if n > 1 else n for n in w.shape[-2:])
+    flat = len(pads) == 2 and spread == 1
+    plain = flat and math.prod(size) >= 64
+    new_in, new_out = (_channels if plain else _channels_for_few if flat else _even)(*w.shape[-2:])
     x = lax.pad(x, jnp.zeros((), x.dtype), [*((0, 0, 0),) * (x.ndim - 1), (0, new_in - w.shape[-2], 0)])
     more = (0, new_in - w.shape[-2], 0), (0, new_out - w.shape[-1], 0)
     kernel = lax.pad(w, jnp.zeros((), w.dtype), [*((0, 0, 0),) * (w.ndim - 2), *more])
@@ -432,9 +434,23 @@ def _channels(n_in: int, n_out: int) -> tuple[int, int]:
     """
     if n_in <= 16 and max(n_in, n_out) >= 4:
         n_out = max(n_out, 20)
-    n_out += -n_out % 64 if n_out % 64 > 48 else -n_out % 32 if n_out % 32 > 24 else n_out % 2
+    n_out = _wide(n_out, 24, 48)
     group = 1 if n_in == 1 else 4 if n_in > 8 and n_out % 32 else 2
     return n_in + -n_in % group, n_out
+
+
+def _channels_for_few(n_in: int, n_out: int) -> tuple[int, int]:
+    """The same for results of a few pixels: 32 and 64 take half of the time of less, the more so where one comes in."""
+    return _even(n_in, n_out)[0], _wide(n_out, *((16, 32) if n_in == 1 else (24, 48)))
+
+
+def _even(*numbers: int) -> tuple[int, ...]:
+    return tuple(n + n % 2 if n > 1 else n for n in numbers)
+
+
+def _wide(n: int, half: int, whole: int) -> int:
+    """A multiple of 64 from above ``whole`` on, of 32 from above ``half`` on, else an even number."""
+    return n + (-n % 64 if n % 64 > whole else -n % 32 if n % 32 > half else n % 2)
 
 
 def _forward(
