@@ -43,7 +43,7 @@ from jfusion.operators import ObservationModel
 from jfusion.report.environment import environment
 from jfusion.training.loop import build
 from jfusion.training.players import make_players
-from jfusion.training.step import Batch, Devices, Player, begin, make_step, may_lock
+from jfusion.training.step import Batch, Devices, Player, begin, make_steps, may_lock
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,17 +193,17 @@ def first_devices(count: int) -> Devices:
 
 
 def timer(study: Study, case: Case) -> Callable[[int], float]:
-    """``seconds(steps)``: of so many train steps, one after the other; the compiled step is warm.
+    """``seconds(steps)``: of so many train steps, in calls as a training makes them; what is compiled is warm.
 
     Raises:
         RunError: the devices have too little memory, or are of a CPU and may wait for one another for ever.
     """
     count, patches = case
     devices = first_devices(count)
-    step = make_step(study.players, devices, study.recipe.parts, study.recipe.dtype)
+    advance = make_steps(study.players, devices, study.recipe.parts, study.recipe.dtype)
     state, model = devices.replicate((begin(study.players, study.modules), study.model))
-    batch = devices.share(study.batch(patches, jax.process_index(), jax.process_count()))
-    if may_lock(step, devices, state, batch, model):
+    batches = [devices.share(study.batch(patches, jax.process_index(), jax.process_count()))] * devices.steps
+    if may_lock(advance, devices, state, batches, 1, model):
         raise RunError(
             f"the step calls LAPACK, for which {count} devices of a CPU may wait for one another for ever; measure it "
             "with --devices 1 here, or on accelerators."
@@ -212,8 +212,8 @@ def timer(study: Study, case: Case) -> Callable[[int], float]:
     def seconds(steps: int) -> float:
         nonlocal state
         begun = time.perf_counter()
-        for _ in range(steps):
-            state, _ = step(state, batch, model)
+        for done in range(0, steps, devices.steps):
+            state, _ = advance(state, batches, min(devices.steps, steps - done), model)
         jax.block_until_ready(state)
         return time.perf_counter() - begun
 

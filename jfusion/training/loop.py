@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 REPORT_EVERY = 20
 
-LONGEST_CALL = 1.0
+LONGEST_CALL = 5.0
 """Seconds that a call of several steps may take: between two calls SIGTERM is obeyed and a budget is looked at."""
 
 UNIT = 0.999

@@ -27,7 +27,7 @@ from jfusion.layers.conv import Conv
 from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf
 from jfusion.training.losses import mean_squared_error
 
-WIDTH, BANDS, GUIDE, SIDE = 24, 4, 1, 16
+WIDTH, BANDS, GUIDE, SIDE = 32, 4, 1, 16
 
 
 class Net(nnx.Module):
