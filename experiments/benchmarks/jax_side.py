@@ -73,8 +73,8 @@ def train(case: Case) -> Callable[[], dict[str, float]]:
 
     def call() -> dict[str, float]:
         nonlocal state
-        for _ in range(TRAIN_STEPS // devices.steps):
-            state, losses = advance(state, batches, devices.steps, model)
+        for done in range(0, TRAIN_STEPS, devices.steps):
+            state, losses = advance(state, batches, min(devices.steps, TRAIN_STEPS - done), model)
         jax.block_until_ready(state)
         return {name: float(loss) for name, loss in losses.items()}
 

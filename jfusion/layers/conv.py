@@ -408,8 +408,7 @@ def _favoured(x: jax.Array, w: jax.Array, pads: Pairs, strides: int, dilation: i
 
     An image without any padding takes a multiple of the time of one with a row of it; for channels see `_channels`.
     Results of a few pixels, such as the derivative in w, have rules of their own; other ranks and spread images gain by
-    even channels alone.
-    `experiments.benchmarks.convolutions` measures it.
+    even channels alone. `experiments.benchmarks.convolutions` measures it.
     """
     size = [
         (spread * (n - 1) + 1 + lo + hi - dilation * (k - 1) - 1) // strides + 1
@@ -440,7 +439,7 @@ def _channels(n_in: int, n_out: int) -> tuple[int, int]:
 
 
 def _channels_for_few(n_in: int, n_out: int) -> tuple[int, int]:
-    """The same for results of a few pixels: 32 and 64 take half of the time of less, the more so where one comes in."""
+    """The same for results of a few pixels: 32 and 64 are made sooner than less, the more so where one comes in."""
     return _even(n_in, n_out)[0], _wide(n_out, *((16, 32) if n_in == 1 else (24, 48)))
 
 

@@ -342,11 +342,7 @@ def make_step(
     statistics are averaged over the devices, so the result is that of one device with the whole batch. The state is
     donated.
     """
-    body = make_body(players, parts, dtype, observing)
-    parallel: Step = jax.pmap(
-        body, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, devices=devices.devices, donate_argnums=0
-    )
-    return parallel
+    return _parallel(make_body(players, parts, dtype, observing), devices, None, 0, None)
 
 
 def make_steps(
@@ -354,8 +350,8 @@ def make_steps(
 ) -> Steps:
     """The first ``count`` of some train steps in one call, ``state, losses = steps(state, batches, count, model)``.
 
-    They are those of `make_step`, one after the other. On CPU each call takes its memory from the system anew, whose
-    page faults cost a small network a quarter of its time; the steps of one call share what they take.
+    They are those of `make_step`, one after the other. On CPU each call takes its memory from the system anew, and the
+    page faults cost a small network much of its time; the steps of one call share what they take.
 
     There are always `Devices.steps` batches, also where fewer are used; the losses are those of the last step.
     """
@@ -372,10 +368,12 @@ def make_steps(
 
         return lax.fori_loop(0, count, one, (state, {name: jnp.zeros(()) for name in players}))
 
-    parallel: Steps = jax.pmap(
-        several, axis_name=AXIS, in_axes=(None, 0, None, None), out_axes=None, devices=devices.devices, donate_argnums=0
-    )
-    return parallel
+    return _parallel(several, devices, None, 0, None, None)
+
+
+def _parallel(function: Any, devices: Devices, *in_axes: int | None) -> Any:
+    """On all devices at once; the first argument is donated."""
+    return jax.pmap(function, axis_name=AXIS, in_axes=in_axes, out_axes=None, devices=devices.devices, donate_argnums=0)
 
 
 def may_lock(step: Any, devices: Devices, *arguments: Any) -> bool:

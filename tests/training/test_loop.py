@@ -25,7 +25,7 @@ from jfusion.data.simulate import reduce
 from jfusion.errors import InputError, RunError
 from jfusion.operators import Grid, ObservationModel, SpatialResponse, gaussian_psf
 from jfusion.progress import bar
-from jfusion.training import checkpoints, scalars
+from jfusion.training import checkpoints, loop, scalars
 from jfusion.training.checkpoints import Checkpoints
 from jfusion.training.loop import build, train
 
@@ -74,6 +74,30 @@ def test_patches_agree_with_the_model_that_a_network_reads() -> None:
     assert losses[0] > 1e-2
     assert losses[1] < 1e-6
     assert losses[2] > 1e-2
+
+
+@pytest.mark.parametrize(("longest", "most"), [(1e9, 5), (1e-9, 1)])
+def test_a_call_takes_several_steps_where_they_are_short(monkeypatch, longest: float, most: int) -> None:
+    """From the first report on, and never past a report, a look at the held-out images or the end."""
+    made, counts = loop.make_steps, []
+
+    def noted(*arguments):
+        advance = made(*arguments)
+
+        def call(state, batches, count, model):
+            counts.append(count)
+            return advance(state, batches, count, model)
+
+        call.lower = advance.lower
+        return call
+
+    monkeypatch.setattr(loop, "make_steps", noted)
+    monkeypatch.setattr(loop, "LONGEST_CALL", longest)
+    assert train(toys.row(), DATA, steps=43, every=32).steps == 43
+    assert sum(counts) == 43
+    assert counts[:20] == [1] * 20
+    assert max(counts) == most
+    assert {20, 32, 40} <= set(np.cumsum(counts))
 
 
 def test_stopped_and_resumed_is_uninterrupted_bit_for_bit(tmp_path) -> None:
