@@ -30,9 +30,9 @@ def networks(cases: Sequence[Case], rounds: int, compiled: bool = True) -> Secti
     columns = ("system", "setting", "work", "ours / eager", "ours / torch.compile")
     text = (
         "The same networks with the same parameters on the same batch. A step is gradient and update, of critic and "
-        f"network for PSGAN, {TRAIN_STEPS} in a row, which ours takes in one call on CPU as a training does; ours runs "
-        "on as many devices as there are cores, PyTorch on as many threads, with channels last and its fused Adam. On "
-        "a GPU both run there, products of matrices in TF32. Goal of a step: at most 1.0 x PyTorch."
+        f"network for PSGAN, {TRAIN_STEPS} in a row, which ours takes in one call as a training does, then the loss; "
+        "ours runs on as many devices as there are cores, PyTorch on as many threads, with channels last and its fused "
+        "Adam. On a GPU both run there, products of matrices in TF32. Goal of a step: at most 1.0 x PyTorch."
     )
     if not torch_is_here():
         return Section("Networks", NO_TORCH, columns, [])

@@ -97,12 +97,12 @@ def train(case: Case, parameters: Parameters, compiled: bool = False) -> Callabl
     def call() -> dict[str, float]:
         for _ in range(TRAIN_STEPS):
             losses = step()
-        return losses
+        return {name: loss.item() for name, loss in losses.items()}
 
     return call
 
 
-def _step(case: Case, parameters: Parameters, compiled: bool) -> Callable[[], dict[str, float]]:
+def _step(case: Case, parameters: Parameters, compiled: bool) -> Callable[[], dict[str, Tensor]]:
     network, images = _network(case, parameters, case.patch), _images(case, case.batch, case.patch)
     _, loss, rate = NETWORKS[case.system]
     if loss is None:
@@ -111,26 +111,26 @@ def _step(case: Case, parameters: Parameters, compiled: bool) -> Callable[[], di
         return _against(network, critic.to(DEVICE, memory_format=LAST), images, rate, compiled)
     optimiser, objective = _adam(network.parameters(), rate), _compiled(loss, compiled)
 
-    def call() -> dict[str, float]:
+    def call() -> dict[str, Tensor]:
         optimiser.zero_grad()
         value = objective(network, *images)
         value.backward()
         optimiser.step()
-        return {"network": value.item()}
+        return {"network": value}
 
     return call
 
 
 def _against(
     network: nn.Module, critic: nn.Module, images: list[Tensor], rate: float, compiled: bool
-) -> Callable[[], dict[str, float]]:
+) -> Callable[[], dict[str, Tensor]]:
     """A step of PSGAN: the critic's, then the network's, which needs one product for both."""
     lr, guide, target = images
     ratio = guide.shape[2] // lr.shape[2]
     optimiser, critics = _adam(network.parameters(), rate, 0.5), _adam(critic.parameters(), rate, 0.5)
     fuse, judge = _compiled(network, compiled), _compiled(critic, compiled)
 
-    def call() -> dict[str, float]:
+    def call() -> dict[str, Tensor]:
         product, beside = fuse(lr, guide), torch_nets.bilinear(lr, ratio)
         critic.requires_grad_(True)
         critics.zero_grad()
@@ -143,7 +143,7 @@ def _against(
         value = F.softplus(-judge(beside, product)).mean() + PIXELS * F.l1_loss(product, target)
         value.backward()
         optimiser.step()
-        return {"critics": lost.item(), "network": value.item()}
+        return {"critics": lost, "network": value}
 
     return call
 
