@@ -9,7 +9,7 @@ Momotombo is pansharpened, both images one ratio lower. Untrained networks also 
 spectral response is told. A system learns on one region, chooses its step on held-out rows of it and is judged on
 another region. Every run is the system's own script in a process of its own, so that memory is its own and a kill costs
 what lies behind its last checkpoint: the same command goes on, and what is finished is not run again. A run that took
-less than five minutes is repeated with two more seeds, when all others are done.
+less than five minutes is repeated with two more seeds, when all others are done, unless it was made on another device.
 
 ``out`` gets a folder and a log a run; ``FAMILY.md``, the tables with the commands, anew after each run; and at the end
 ``FAMILY.html`` with the pictures. The two JSON files of a finished run are enough for the tables: copied into ``out``,
@@ -294,10 +294,12 @@ def attempt(run: Run) -> str:
 
 
 def wanted(run: Run) -> list[Run]:
-    """The run and, once it is known to be short, its repeats."""
+    """The run and, once it is known to be short, its repeats; not where it came from another device."""
     found = run.finished()
-    again = found is not None and found.seconds < SHORT and not run.experiment.smoke
-    return [run, *(run.repeats if again else ())]
+    if found is None or run.experiment.smoke:
+        return [run]
+    here = found.record["environment"]["device"] == environment()["device"]
+    return [run, *(run.repeats if here and found.seconds < SHORT else ())]
 
 
 def work(first: Sequence[Run], publish: Callable[[], None]) -> list[str]:

@@ -31,6 +31,7 @@ from experiments.places import REGIONS
 from experiments.runner import Experiment
 from jfusion import catalogue
 from jfusion.errors import InputError, RunError
+from jfusion.report.environment import environment
 from jfusion.report.results import Row, write_results
 from jfusion.tasks import TASKS
 from jfusion.training.folder import plain
@@ -43,7 +44,7 @@ def run_of(out: Path, system: str, seed: int = 0) -> Run:
     return compare.run_in(out, system, dataclasses.replace(RUN, seed=seed))
 
 
-def finish(run: Run, psnr: float, seconds: float) -> None:
+def finish(run: Run, psnr: float, seconds: float, device: str = environment()["device"]) -> None:
     """Makes up what a run leaves."""
     run.experiment.out.mkdir(parents=True)
     protocol = {"ratio": 4}
@@ -56,7 +57,7 @@ def finish(run: Run, psnr: float, seconds: float) -> None:
         "system": run.system,
         "experiment": dataclasses.asdict(run.experiment),
         "training": {"steps": 7, "seconds": seconds, "peak_memory_mib": 10.0},
-        "environment": {"jax": "1"},
+        "environment": {"jax": "1", "device": device},
     }
     (run.experiment.out / "experiment.json").write_text(json.dumps(record, default=str))
 
@@ -128,6 +129,13 @@ def test_short_runs_are_repeated_and_failures_named(tmp_path: Path, monkeypatch:
     other = Run("sun", dataclasses.replace(first[0].experiment, steps=8))
     with pytest.raises(InputError, match="steps was 7 and is now 8"):
         other.finished()
+
+
+def test_short_runs_of_another_device_are_not_repeated(tmp_path: Path) -> None:
+    runs = [run_of(tmp_path, "sun"), run_of(tmp_path, "tsfn")]
+    finish(runs[0], 30.0, SHORT - 1, device="1 x another")
+    finish(runs[1], 30.0, SHORT - 1)
+    assert [len(compare.wanted(run)) for run in runs] == [1, len(SEEDS)]
 
 
 def script(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
