@@ -36,6 +36,9 @@ SUFFIXES = (".tif", ".tiff")
 USELESS = 0.99
 """Share of clipped samples above which a file says nothing."""
 
+BLURRED = 0.5
+"""Error of rounding above which integers say nothing, by the standard deviation of the numbers."""
+
 HALF_WIDTH = "half width of the"
 """Begins the description of a band that says how far the others may be off; it is no band of the image."""
 
@@ -64,6 +67,33 @@ class WindowedWriter:
         """How many samples were clipped; empty where none was."""
         share = 100 * self.clipped / max(self.samples, 1)
         return f"{self.clipped} samples ({share:.2g} %) were clipped to {self.dtype}" if self.clipped else ""
+
+    def check(self, image: np.ndarray, valid: np.ndarray) -> None:
+        """Refuses, before there is anything to write, a data type that cannot hold numbers like these.
+
+        Args:
+            image: `(height, width, band)`.
+            valid: `(height, width)`, pixels that count.
+
+        Raises:
+            InputError: nearly all would be clipped, or little would be left of them once they are rounded.
+        """
+        numbers = image[valid]
+        self._check_clipped(encode(image, valid, self.dtype, None)[1], numbers.size)
+        if self.dtype.kind in "iu" and numbers.dtype.kind == "f":
+            error = np.sqrt(np.mean((np.rint(numbers) - numbers) ** 2))
+            if error > BLURRED * numbers.std():
+                raise InputError(
+                    f"numbers from {numbers.min():.4g} to {numbers.max():.4g} are lost when they are rounded to "
+                    f"{self.dtype}, so {self.path} is not written; choose another data type, such as float32."
+                )
+
+    def _check_clipped(self, clipped: int, samples: int) -> None:
+        if clipped > USELESS * samples:
+            raise InputError(
+                f"{100 * clipped / samples:.1f} % of the samples do not fit into {self.dtype}, so {self.path} is not "
+                "written; choose another data type, such as float32."
+            )
 
     def write(self, row: int, col: int, image: np.ndarray, mask: np.ndarray | None = None) -> None:
         """Put `(height, width, band)` numbers at that corner; pixels where `mask` is False become nodata.
@@ -216,11 +246,7 @@ def open_writer(
                 except Exception as error:
                     elsewhere = error
                     raise
-                if writer.clipped > USELESS * writer.samples:
-                    raise InputError(
-                        f"{100 * writer.clipped / writer.samples:.1f} % of the samples do not fit into {kind}, so "
-                        f"{path} is not written; choose another data type, such as float32."
-                    )
+                writer._check_clipped(writer.clipped, writer.samples)
                 if cog:
                     # made before anything is compressed, which is faster than to leave them to the COG driver
                     dataset.build_overviews(_overviews(outline, dataset.block_shapes[0][0]), Resampling.average)

@@ -283,6 +283,7 @@ def _whole(
 ) -> Done:
     pair = sources.pair(slice(0, layout.height), slice(0, layout.width))
     check_valid(pair)
+    writer.check(pair.lr.image, pair.lr.valid)
     done = run(
         system, pair.observation, pair.model, registering=registering, valid=pair.masks,
         estimating=estimating, exact=exact, **settings,
@@ -312,6 +313,7 @@ def _windowed(
 ) -> Done:
     ratio, lr = sources.geometry.ratio, sources.outlines[0]
     seen = sources.pair(*sample(sources))
+    writer.check(seen.lr.image, seen.lr.valid)
     pairs = (sources.pair(*window) for window in windows(layout.rows, layout.columns))
     with ahead((pair.observation, pair.valid) for pair in pairs) as inputs:
         counts = jnp.asarray(observed(seen.masks, ratio))
