@@ -13,6 +13,7 @@ from jfusion.errors import InputError
 
 FORMATS = {
     "image.tif": files.tiff,
+    "image.vrt": files.vrt,
     "image.hdr": files.envi,
     "image5.mat": files.mat5,
     "image73.mat": files.mat73,

@@ -17,7 +17,7 @@ from jfusion.data.scene import Scene
 from jfusion.errors import InputError
 
 
-@pytest.mark.parametrize("make", [files.tiff, files.envi, files.mat5, files.mat73, files.hdf5])
+@pytest.mark.parametrize("make", [files.tiff, files.vrt, files.envi, files.mat5, files.mat73, files.hdf5])
 def test_every_format_gives_the_same_image(make, tmp_path):
     scene = readers.read(make(tmp_path))
     np.testing.assert_array_equal(scene.image, IMAGE)
@@ -233,6 +233,24 @@ def test_window_reader_takes_rasters_only(tmp_path):
         pass
 
 
+def test_code_in_a_stack_is_not_run(tmp_path):
+    path = files.vrt(tmp_path, band=PIXELS.format(tmp_path / "ran")).read_text()
+    (tmp_path / "image.vrt").write_text(
+        path.replace("<VRTRasterBand", '<VRTRasterBand subClass="VRTDerivedRasterBand"')
+    )
+    with pytest.raises(InputError, match=r"image\.vrt could not be read"):
+        readers.read(tmp_path / "image.vrt")
+    assert not (tmp_path / "ran").exists()
+
+
+PIXELS = """<PixelFunctionType>run</PixelFunctionType><PixelFunctionLanguage>Python</PixelFunctionLanguage>
+<PixelFunctionCode><![CDATA[
+def run(inputs, output, *rest, **named):
+    open("{}", "w").close()
+    output[:] = 1
+]]></PixelFunctionCode>"""
+
+
 def _write(path, content):
     path.write_bytes(content)
     return path
@@ -289,6 +307,9 @@ BAD_FILES = [
     (lambda folder: _write(folder / "image.tif", b"hello"), "not an image"),
     (lambda folder: _write(folder / "image.npy", b"\x93NUMPY\x01\0"), "not an image"),
     (lambda folder: _cut(files.tiff(folder), 0.4), "damaged or cut short"),
+    (lambda folder: _cut(files.vrt(folder), 0.5), "damaged or cut short"),
+    (lambda folder: files.vrt(folder, source="gone.tif"), r"made of .*gone\.tif, which is no file"),
+    (lambda folder: files.vrt(folder, source="image.vrt"), "damaged or cut short"),
     (lambda folder: _cut(files.mat5(folder), 0.5), "damaged or cut short"),
     (lambda folder: _cut(files.hdf5(folder), 0.5), "damaged or cut short"),
     (lambda folder: _cut(files.envi(folder).with_suffix(".dat"), 0.9), "cut short.*120 bytes, but it has 108"),

@@ -68,3 +68,18 @@ def tiff(folder: Path) -> Path:
     scene = Scene(IMAGE, transform=TRANSFORM, crs="EPSG:32632", nodata=-1, band_names=("a", "b", "c"))
     geotiff.write(path, scene, cog=False)
     return path
+
+
+def vrt(folder: Path, source: str = "image.tif", band: str = "") -> Path:
+    """A stack of the three bands of the TIFF; ``band`` is XML that each band has besides."""
+    tiff(folder)
+    height, width, bands = IMAGE.shape
+    each = (
+        f'<VRTRasterBand dataType="Int16" band="{i}">{band}<SimpleSource>'
+        f'<SourceFilename relativeToVRT="1">{source}</SourceFilename><SourceBand>{i}</SourceBand>'
+        "</SimpleSource></VRTRasterBand>"
+        for i in range(1, bands + 1)
+    )
+    path = folder / "image.vrt"
+    path.write_text(f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">{"".join(each)}</VRTDataset>')
+    return path

@@ -14,7 +14,7 @@ HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
 def read(path: str | Path, key: str | None = None, nodata: float | None = None) -> Scene:
-    """One image with its metadata: GeoTIFF (or JPEG 2000, Erdas Imagine, PNG, JPEG), ENVI, MATLAB or HDF5.
+    """One image with its metadata: GeoTIFF (or JPEG 2000, Erdas Imagine, PNG, JPEG, a VRT), ENVI, MATLAB or HDF5.
 
     Args:
         path: the file; for ENVI the header or the data file.
@@ -43,5 +43,5 @@ def read(path: str | Path, key: str | None = None, nodata: float | None = None) 
         return envi.read(*pair, nodata)
     raise InputError(
         f"{path} is not an image that can be read; expected GeoTIFF, JPEG 2000, Erdas Imagine, PNG, JPEG, "
-        f"ENVI (with its .hdr), MATLAB or HDF5."
+        f"a VRT, ENVI (with its .hdr), MATLAB or HDF5."
     )

@@ -1,7 +1,7 @@
 """Promises that every reader keeps: sizes are checked before memory is taken, values before they are used."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -54,8 +54,13 @@ def head(path: Path, size: int = 1024) -> bytes:
         return file.read(size)
 
 
-def check_size(path: Path, shape: tuple[int, ...], itemsize: int) -> None:
+def check_size(path: Path, shape: tuple[int, ...], itemsize: int, files: Sequence[Path] = ()) -> None:
     """Refuse a header that promises no pixel, or more than its file can hold or the machine's memory can take.
+
+    Args:
+        path: of the file.
+        shape, itemsize: of the image that its header promises.
+        files: where the image lies, the file itself by default.
 
     Raises:
         InputError: naming the path and both sizes.
@@ -65,7 +70,7 @@ def check_size(path: Path, shape: tuple[int, ...], itemsize: int) -> None:
     size = itemsize
     for length in shape:
         size *= int(length)
-    on_disk = path.stat().st_size
+    on_disk = sum(file.stat().st_size for file in files or [path])
     if size > max(SMALL, MAX_COMPRESSION * on_disk):
         raise InputError(
             f"{path} promises an image of {_times(shape)} ({size:.3g} bytes), but the file has {on_disk} bytes only; "

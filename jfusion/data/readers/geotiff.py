@@ -1,4 +1,4 @@
-"""GeoTIFF, and the other single-file images that GDAL decodes (JPEG 2000, Erdas Imagine, PNG, JPEG).
+"""GeoTIFF, the other single-file images that GDAL decodes (JPEG 2000, Erdas Imagine, PNG, JPEG), and stacks (VRT).
 
 An alpha band, which is a mask, and the half widths that `jfusion fuse --uncertainty` writes beside a product, are no
 bands of the image.
@@ -44,8 +44,10 @@ DRIVERS = {
     b"EHFA_HEADER_TAG": "HFA",
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"\xff\xd8\xff": "JPEG",
+    b"<VRTDataset": "VRT",
 }
-CACHE_MIB = 64
+READING = {"GDAL_CACHEMAX": 64, "GDAL_VRT_ENABLE_PYTHON": "NO"}
+"""Settings of GDAL: MiB of its cache, and that no code runs which a VRT holds."""
 ALPHA_SAMPLE = 64
 """Rows and columns, evenly spread, that tell an alpha band from a spectral one."""
 OPAQUE = 0.75
@@ -83,6 +85,11 @@ class WindowedReader:
     _nodata: float | None
 
     @property
+    def files(self) -> list[Path]:
+        """All that the raster is made of: several where it is a stack."""
+        return [Path(name) for name in self._dataset.files]
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """`(height, width, band)`."""
         return self.outline.height, self.outline.width, self.outline.bands
@@ -96,7 +103,7 @@ class WindowedReader:
         scene = self.outline.crop(rows, cols)
         (top, bottom, _), (left, right, _) = rows.indices(self.shape[0]), cols.indices(self.shape[1])
         window = Window(left, top, right - left, bottom - top)
-        with guard(self.path, "a raster"), rasterio.Env(GDAL_CACHEMAX=CACHE_MIB):
+        with guard(self.path, "a raster"), rasterio.Env(**READING):
             image = native(np.moveaxis(self._dataset.read(self._indexes, window=window), 0, -1))
             flags = _mask_flags(self._dataset, self._indexes)
             replaced = self._nodata is not None and MaskFlags.nodata in flags
@@ -127,7 +134,9 @@ def open_windowed(path: str | Path, nodata: float | None = None) -> Iterator[Win
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         dataset = rasterio.open(path, driver=driver)
     with dataset:
-        with guard(path, "a raster"):
+        if missing := [name for name in dataset.files if not Path(name).is_file()]:
+            raise InputError(f"{path} is made of {missing[0]}, which is no file here; make it anew where they lie.")
+        with guard(path, "a raster"), rasterio.Env(**READING):
             outline, indexes, alpha = _outline(path, dataset)
         if nodata is not None and holds(outline.image.dtype, nodata):
             outline = replace(outline, nodata=nodata)
@@ -143,7 +152,7 @@ def driver_of(path: Path) -> str | None:
 def read(path: Path, nodata: float | None = None) -> Scene:
     """The whole raster; raises InputError as `jfusion.data.readers.read` says."""
     with open_windowed(path, nodata) as reader:
-        check_size(path, reader.shape, reader.outline.image.dtype.itemsize)
+        check_size(path, reader.shape, reader.outline.image.dtype.itemsize, reader.files)
         return require_valid(path, reader.read(slice(None), slice(None)))
 
 
