@@ -346,8 +346,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("guide", type=Path, metavar="GUIDE", help="the image with few bands and many pixels")
     sub.add_argument("output", type=Path, metavar="OUT", help="GeoTIFF to write")
     sub.add_argument("--system", metavar="NAME", help="see `jfusion list` (default: one that needs no training)")
-    sub.add_argument("--lr-sensor", metavar="NAME", help="see `jfusion sensors` (default: from the metadata)")
-    sub.add_argument("--guide-sensor", metavar="NAME", help="the same for GUIDE")
+    sub.add_argument(
+        "--lr-sensor", metavar="NAME[:BANDS]",
+        help="see `jfusion sensors`; with some of its bands: landsat8_oli:B4,B3,B2 (default: from the metadata)",
+    )  # fmt: skip
+    sub.add_argument("--guide-sensor", metavar="NAME[:BANDS]", help="the same for GUIDE")
     sub.add_argument("--lr-key", metavar="KEY", help="array in a MATLAB or HDF5 file")
     sub.add_argument("--guide-key", metavar="KEY", help="the same for GUIDE")
     sub.add_argument("--nodata", type=float, metavar="NUMBER", help="value of invalid pixels (default: the files' own)")
@@ -427,8 +430,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--reference", type=Path, metavar="FILE", help="the truth")
     sub.add_argument("--lr", type=Path, metavar="FILE", help="the pair, for metrics that need no truth")
     sub.add_argument("--guide", type=Path, metavar="FILE")
-    sub.add_argument("--lr-sensor", metavar="NAME", help="see `jfusion sensors`")
-    sub.add_argument("--guide-sensor", metavar="NAME")
+    sub.add_argument("--lr-sensor", metavar="NAME[:BANDS]", help="see `jfusion sensors`")
+    sub.add_argument("--guide-sensor", metavar="NAME[:BANDS]")
     sub.add_argument("--ratio", type=at_least(1), metavar="N", help="of the pair, for ERGAS with --reference")
     sub.add_argument("--data-range", type=float, metavar="X", help="full scale for PSNR and SSIM (default: maximum)")
     sub.add_argument("--json", action="store_true", help="as JSON")

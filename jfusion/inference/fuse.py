@@ -186,7 +186,7 @@ def fuse(
         output: GeoTIFF to write.
         system: name in the catalogue; one that needs no training by default.
         lr_key, guide_key: array inside a MATLAB or HDF5 file.
-        lr_sensor, guide_sensor: names in `jfusion.sensors`, in place of the files' metadata.
+        lr_sensor, guide_sensor: in place of the files' metadata, see `jfusion.inference.pair.sensor_bands`.
         nodata: value of invalid pixels, in place of the files' own.
         weights: file of a trained network.
         budget: seconds for training or fitting.

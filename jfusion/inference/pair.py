@@ -104,12 +104,24 @@ def as_input(scene: Scene) -> Array:
 
 
 def sensor_bands(scene: Scene, name: str) -> Sensor:
-    """The bands of sensor ``name`` that a scene holds, by their names or else by their number.
+    """The bands of a sensor that a scene holds: those that ``name`` tells, else by their names, else by their number.
+
+    Args:
+        scene: an image.
+        name: of a sensor, or of it and its bands in the order of the image, such as ``landsat8_oli:B4,B3,B2``.
 
     Raises:
-        InputError: unknown sensor, or no set of its bands has the scene's number.
+        InputError: unknown sensor or band, or no set of its bands has the scene's number.
     """
+    name, _, told = name.partition(":")
     sensor = sensors.get(name)
+    if told:
+        chosen = sensor.select([band.strip() for band in told.split(",")])
+        if len(chosen.bands) != scene.bands:
+            raise InputError(
+                f"{scene.name} has {scene.bands} bands, but {name}:{told} names {len(chosen.bands)}; name one for each."
+            )
+        return chosen
     if scene.band_names is not None and set(scene.band_names) <= set(sensor.band_names):
         return sensor.select(list(scene.band_names))
     for part in (sensor.ms, sensor.pan, sensor):
@@ -117,9 +129,9 @@ def sensor_bands(scene: Scene, name: str) -> Sensor:
             return part
     raise InputError(
         f"{scene.name} has {scene.bands} bands, but {name} has {len(sensor.ms.bands)} multispectral and "
-        f"{len(sensor.pan.bands)} panchromatic ones ({', '.join(sensor.band_names)}); name another sensor, "
-        "give all bands of one kind, or give the bands these names (descriptions in a GeoTIFF, `band names` in an ENVI "
-        "header)."
+        f"{len(sensor.pan.bands)} panchromatic ones ({', '.join(sensor.band_names)}); name another sensor, give all "
+        f"bands of one kind, or say which ones these are, in the order of the image, such as {name}:"
+        f"{','.join(sensor.band_names[:2])}."
     )
 
 
@@ -170,7 +182,7 @@ def sensor_model(
     Args:
         lr, guide: the two scenes; only their metadata are used.
         geometry: how their grids lie on each other.
-        lr_sensor, guide_sensor: names in `jfusion.sensors`, in place of those in the scenes' metadata.
+        lr_sensor, guide_sensor: see `sensor_bands`; in place of those in the scenes' metadata.
 
     Raises:
         InputError: a sensor that was named has no table, not the scene's bands, or bands that ``lr`` does not cover.

@@ -7,7 +7,7 @@ import pytest
 
 from jfusion.data.scene import Scene
 from jfusion.errors import InputError
-from jfusion.inference.pair import make_pair, scale_remark
+from jfusion.inference.pair import make_pair, scale_remark, sensor_bands
 
 VNIR = np.linspace(430, 900, 24)
 
@@ -30,6 +30,18 @@ def test_metadata_that_do_not_help_do_not_hinder(sensor: str, bands: int, reason
     assert pair.remark == f"the sensor of image counts as not known: its metadata say {sensor}, {reason}"
     with pytest.raises(InputError, match=r"bands|There is no sensor"):
         make_pair(lr, guide, lr_sensor=sensor)
+
+
+def test_bands_of_a_sensor_are_told_where_they_have_no_names() -> None:
+    image = Scene(np.ones((4, 4, 3), np.float32), name="stack")
+    assert sensor_bands(image, "landsat8_oli:B4, B3,B2").band_names == ("B4", "B3", "B2")
+    for name, said in (
+        ("landsat8_oli", "such as landsat8_oli:B1,B2"),
+        ("landsat8_oli:B4,B3", "has 3 bands, but landsat8_oli:B4,B3 names 2"),
+        ("landsat8_oli:B4,B3,B44", "no band 'B44'"),
+    ):
+        with pytest.raises(InputError, match=said):
+            sensor_bands(image, name)
 
 
 def test_a_sensor_that_helps_needs_no_remark() -> None:
