@@ -24,6 +24,7 @@ from jfusion.files import check_apart, check_output
 from jfusion.inference.meter import measured
 from jfusion.inference.pair import (
     Pair,
+    as_named,
     check_valid,
     observed,
     product_outline,
@@ -354,7 +355,10 @@ class Sources:
     @cached_property
     def outlines(self) -> tuple[Scene, Scene]:
         """Metadata of both images, cropped to what they share."""
-        return self.geometry.crop(self.lr.outline, self.guide.outline)
+        return self._named(*self.geometry.crop(self.lr.outline, self.guide.outline))
+
+    def _named(self, lr: Scene, guide: Scene) -> tuple[Scene, Scene]:
+        return as_named(lr, self.lr_sensor), as_named(guide, self.guide_sensor)
 
     @cached_property
     def known(self) -> tuple[ObservationModel, str]:
@@ -373,12 +377,9 @@ class Sources:
 
         (lr_rows, lr_cols), (guide_rows, guide_cols) = self.geometry.lr_window, self.geometry.guide_window
         ratio = self.geometry.ratio
-        return Pair(
-            self.lr.read(shifted(rows, lr_rows, 1), shifted(cols, lr_cols, 1)),
-            self.guide.read(shifted(rows, guide_rows, ratio), shifted(cols, guide_cols, ratio)),
-            self.geometry,
-            *self.known,
-        )
+        lr = self.lr.read(shifted(rows, lr_rows, 1), shifted(cols, lr_cols, 1))
+        guide = self.guide.read(shifted(rows, guide_rows, ratio), shifted(cols, guide_cols, ratio))
+        return Pair(*self._named(lr, guide), self.geometry, *self.known)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -135,6 +136,24 @@ def sensor_bands(scene: Scene, name: str) -> Sensor:
     )
 
 
+def as_named(scene: Scene, name: str | None) -> Scene:
+    """The scene with the names and wavelengths that its file lacks, of the sensor that the user named if any.
+
+    Args:
+        scene: an image.
+        name: see `sensor_bands`.
+    """
+    if name is None:
+        return scene
+    sensor = sensor_bands(scene, name)
+    told: dict[str, Any] = {}
+    if scene.band_names is None:
+        told["band_names"] = sensor.band_names
+    if scene.wavelengths is None:
+        told |= {"wavelengths": sensor.centres, "fwhm": sensor.fwhm}
+    return dataclasses.replace(scene, **told)
+
+
 def _known(scene: Scene, named: str | None) -> tuple[Sensor | None, str]:
     """The bands of the sensor that is ``named``, else of the one in the metadata; a remark where that is of no use."""
     if named is not None:
@@ -202,6 +221,7 @@ def make_pair(lr: Scene, guide: Scene, lr_sensor: str | None = None, guide_senso
             does not suit them, or no pixel is valid in both.
     """
     geometry = pair_grid(lr, guide)
+    lr, guide = as_named(lr, lr_sensor), as_named(guide, guide_sensor)
     pair = Pair(*geometry.crop(lr, guide), geometry, *sensor_model(lr, guide, geometry, lr_sensor, guide_sensor))
     check_valid(pair)
     return pair

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from jfusion import sensors
 from jfusion.data.scene import Scene
 from jfusion.errors import InputError
 from jfusion.inference.pair import make_pair, scale_remark, sensor_bands
@@ -49,6 +50,19 @@ def test_a_sensor_that_helps_needs_no_remark() -> None:
     pair = make_pair(lr, guide, guide_sensor="landsat8_oli")
     assert pair.model.operators["guide"] is not None
     assert pair.remark == ""
+
+
+def test_a_sensor_that_was_named_gives_the_names_and_wavelengths_that_a_file_lacks() -> None:
+    enmap = sensors.get("enmap")
+    lr, guide = scenes(len(enmap.bands))
+    pair = make_pair(lr, guide, lr_sensor="enmap", guide_sensor="landsat8_oli")
+    known = dataclasses.replace(lr, wavelengths=enmap.centres, fwhm=enmap.fwhm)
+    told = make_pair(known, guide, "enmap", "landsat8_oli")
+    np.testing.assert_array_equal(pair.lr.wavelengths, enmap.centres)
+    assert (pair.lr.band_names, pair.guide.band_names) == (enmap.band_names, ("B2", "B3"))
+    np.testing.assert_array_equal(pair.model["guide"].srf, told.model["guide"].srf)
+    assert pair.remark == ""
+    assert make_pair(lr, guide, guide_sensor="landsat8_oli").model.operators["guide"] is None
 
 
 @pytest.mark.parametrize(
