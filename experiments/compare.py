@@ -131,7 +131,7 @@ CHANGED: dict[tuple[str, str], Changes] = {
     ("edbin", "jasper_ridge"): {"steps": 1800},
     ("mhf_net", "jasper_ridge"): {"steps": 800, "batch": 2},
     ("mog_dcn", "jasper_ridge"): {"steps": 2000},
-    ("pancsc_net", "jasper_ridge"): {"steps": 1500},
+    ("pancsc_net", "jasper_ridge"): {"steps": 1500, "pace": 1.0},
     ("admm_hfnet", "landsat8_momotombo"): {"steps": 7000},
     ("bmhf_net", "landsat8_momotombo"): {"steps": 8000},
     ("cnn_fus", "landsat8_momotombo"): {"steps": 18000},
