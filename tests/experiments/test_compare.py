@@ -115,7 +115,7 @@ def test_short_runs_are_repeated_and_failures_named(tmp_path: Path, monkeypatch:
     assert started == [run.name for run in first] + [f"sun-jasper_ridge-{seed}" for seed in SEEDS[1:]]
     assert published == [0, 1, 2, 3, 4, 5]
 
-    lines = Scene(None, tmp_path / "classical", first).table()
+    lines = Scene("jasper_ridge", None, tmp_path / "classical", first).table()
     rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")][2:]
     assert [row[0] for row in rows] == ["cubic", "tsfn", "sun"]
     assert [row[2] for row in rows] == ["20.00", "**35.00**", "31.00 ± 1.00"]
