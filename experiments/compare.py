@@ -382,9 +382,7 @@ class Scene:
                 continue
             try:
                 with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-                    rows.append(
-                        process.submit(trial, self.name, smoke, name, self.classical).result()
-                    )
+                    rows.append(process.submit(trial, self.name, smoke, name, self.classical).result())
             except (JFusionError, BrokenProcessPool) as error:
                 failed.append(f"{name} on {self.where.name}: {error}")
             write_results(self.classical / "results.json", rows)
