@@ -214,7 +214,7 @@ def _size(example: Record, crop: Region | None, ratio: int) -> tuple[int, int]:
 
 
 def parted(learn: Simulation, share: float) -> tuple[Simulation, Simulation]:
-    """Pairs to train on and pairs that choose the best step: whole images or, of a single one, rows; see `hold_out`."""
+    """Pairs to train on and pairs that choose the best step: whole images, or part of a single one; see `hold_out`."""
     count = len(learn.target)
     if count == 1:
         return hold_out(learn, share)

@@ -97,7 +97,7 @@ class Experiment:
         pace: for runs much shorter than the paper's, see `jfusion.training.loop.train`.
         budget: seconds of all sittings together, with compilation, after which training ends, or the fit to each image.
         seed: of parameters and patches.
-        validate: share of the rows or images to learn from that choose the best step instead, where the data set has no
+        validate: share of what there is to learn from that chooses the best step instead, where the data set has no
             split for that; 0 for the last step.
         weights: of a trained network, in place of training; published ones come by `jfusion import`.
         resume: go on with the training or fit that ``out`` holds; it is refused where settings have changed.

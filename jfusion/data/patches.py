@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jfusion.data.simulate import Simulation, cut_off
+from jfusion.data.simulate import Region, Simulation, cut_off
 from jfusion.errors import InputError
 from jfusion.operators import ObservationModel
 from jfusion.operators.spatial import SpatialResponse, psf_size
@@ -175,22 +175,26 @@ def turned_crops(data: Simulation, patch: int, seed: int = 0) -> Mixture:
 
 
 def hold_out(data: Simulation, share: float = 0.2, gap: int = 2) -> tuple[Simulation, Simulation]:
-    """Pairs to train on and pairs of the region at the lower edge that training does not see; see `cut_off`.
+    """Pairs to train on and pairs of a part that training does not see; see `cut_off`.
+
+    That part lies at the right edge of an image that is wider than high, else at its lower edge.
 
     Args:
         data: pairs with truth.
-        share: of the rows that are held out.
-        gap: low-resolution rows between the two that neither gets, so that a blurred pixel seldom sees both.
+        share: of the image that is held out.
+        gap: low-resolution pixels between the two that neither gets, so that a blurred one seldom sees both.
 
     Raises:
         InputError: one of the two would be empty.
     """
-    ratio, width = data.model.ratio, data.target.shape[2]
-    rows = data.target.shape[1] // ratio
-    held = round(rows * share)
-    if held < 1 or rows - held - gap < 1:
-        raise InputError(f"{rows} rows cannot be parted into {share:.0%} held out, a gap of {gap} and the rest.")
-    return (
-        cut_off(data, (0, (rows - held - gap) * ratio, 0, width)),
-        cut_off(data, ((rows - held) * ratio, rows * ratio, 0, width)),
-    )
+    ratio, (height, width) = data.model.ratio, data.target.shape[1:3]
+    length = max(height, width) // ratio
+    held = round(length * share)
+    if held < 1 or length - held - gap < 1:
+        raise InputError(f"{length} pixels cannot be parted into {share:.0%} held out, a gap of {gap} and the rest.")
+
+    def region(begin: int, end: int) -> Region:
+        along = begin * ratio, end * ratio
+        return (0, height, *along) if width > height else (*along, 0, width)
+
+    return cut_off(data, region(0, length - held - gap)), cut_off(data, region(length - held, length))

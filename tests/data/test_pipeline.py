@@ -51,8 +51,8 @@ def test_images_must_lie_on_one_grid() -> None:
         Crops({**pair, "target": pair["target"][:1]}, (3, 4))
 
 
-def simulation() -> Simulation:
-    low, target = images().values()
+def simulation(height: int = 12, width: int = 16) -> Simulation:
+    low, target = images(height, width).values()
     return Simulation({"lr": low, "guide": target[..., :1]}, ObservationModel({}, Grid.nested(2)), target)  # type: ignore[arg-type,dict-item]
 
 
@@ -114,15 +114,18 @@ def test_turned_crops_are_seen_as_the_model_says(grid: Grid) -> None:
         np.testing.assert_array_equal(crop["lr"], turned_crops(data, 60, seed=3)[k]["lr"])
 
 
-def test_the_held_out_region_is_not_trained_on() -> None:
-    train, held = hold_out(simulation(), 0.25, gap=2)
-    rows = [set(np.unique(part.target[..., 0])) for part in (train, held)]
-    assert rows == [set(range(7)), set(range(9, 12))]
-    assert held.observation["guide"].shape == (2, 6, 32, 1)
-    for part in (train, held):
+@pytest.mark.parametrize(("height", "width", "along"), [(12, 8, 0), (12, 12, 0), (8, 12, 1)])
+def test_the_held_out_region_is_not_trained_on(height: int, width: int, along: int) -> None:
+    data = simulation(height, width)
+    parts = hold_out(data, 0.25, gap=2)
+    places = [set(np.unique(part.target[..., along]).tolist()) for part in parts]
+    assert places == [set(range(7)), set(range(9, 12))]
+    for part in parts:
+        assert part.target.shape[2 - along] == data.target.shape[2 - along]
+        assert part.observation["guide"].shape == (*part.target.shape[:3], 1)
         np.testing.assert_array_equal(part.observation["lr"].repeat(2, 1).repeat(2, 2), part.target)
     with pytest.raises(InputError, match="parted"):
-        hold_out(simulation(), 0.01)
+        hold_out(data, 0.01)
 
 
 def test_plain_and_threaded_batches_are_the_same() -> None:
