@@ -245,6 +245,11 @@ def scene_name(experiment: Experiment) -> str:
     )
 
 
+def is_blind(scene: str) -> bool:
+    """Whether systems are not told the sensors there."""
+    return bool(SCENES[scene].get("blind", False))
+
+
 def run_in(out: Path, system: str, experiment: Experiment) -> Run:
     """A run whose folder lies in ``out``."""
     folder = out / f"{system}-{scene_name(experiment)}-{experiment.seed}"
@@ -361,11 +366,6 @@ class Scene:
     classical: Path
     runs: Sequence[Run]
 
-    @property
-    def blind(self) -> bool:
-        """Whether systems are not told the sensors."""
-        return SCENES[self.name].get("blind", False)
-
     def judge(self, smoke: bool) -> list[str]:
         """Judges the classical systems that have not been judged yet, and returns what went wrong.
 
@@ -374,7 +374,7 @@ class Scene:
         """
         self.classical.mkdir(exist_ok=True)
         rows, failed = self.rows(), []
-        contest = contest_on(self.where, self.blind)
+        contest = contest_on(self.where, is_blind(self.name))
         if any(row.protocol != plain(contest.protocol) for row in rows):
             raise InputError(f"{self.classical} holds results under another protocol; remove it or name another --out.")
         for name in classical(self.where.name, smoke):
@@ -404,7 +404,7 @@ class Scene:
         waiting = [again.name for run in self.runs for again in wanted(run) if again.finished() is None]
         lines = section(results, self.rows())
         return [
-            f"#{lines[0]}{', blind' * self.blind}",
+            f"#{lines[0]}{', blind' * is_blind(self.name)}",
             *lines[1:],
             *(["", f"Not finished: {', '.join(waiting)}."] if waiting else []),
         ]
@@ -422,7 +422,7 @@ class Scene:
         unrolled = next((row.system for row in shown if row.family == "unrolled"), "")
         best = next((run for run, _ in results if run.system == unrolled), None)
         return self.where.section(
-            self.where.name + ", blind" * self.blind,
+            self.where.name + ", blind" * is_blind(self.name),
             products={row.system: readers.read(files[row.system]).physical() for row in shown},
             rows=[with_note(entry) for entry in found],
             stages=stages_of(best, self.where) if best else (),
@@ -434,7 +434,7 @@ class Scene:
 def trial(scene: str, smoke: bool, name: str, folder: Path) -> Row:
     """What one classical system does; in a process of its own, where the memory that others took is not at hand."""
     use_all_cores()
-    return contest_on(pair_of(scene, smoke), SCENES[scene].get("blind", False)).try_system(name, folder).row
+    return contest_on(pair_of(scene, smoke), is_blind(scene)).try_system(name, folder).row
 
 
 def with_note(entry: Entry) -> Row:

@@ -233,7 +233,9 @@ def test_window_reader_takes_rasters_only(tmp_path):
         pass
 
 
-def test_code_in_a_stack_is_not_run(tmp_path):
+def test_code_in_a_stack_is_not_run(tmp_path, monkeypatch):
+    """Not even where the user's GDAL is set to."""
+    monkeypatch.setenv("GDAL_VRT_ENABLE_PYTHON", "YES")
     path = files.vrt(tmp_path, band=PIXELS.format(tmp_path / "ran")).read_text()
     (tmp_path / "image.vrt").write_text(
         path.replace("<VRTRasterBand", '<VRTRasterBand subClass="VRTDerivedRasterBand"')
