@@ -1,7 +1,7 @@
 """All systems of a family under one protocol on embedded scenes, beside all classical ones.
 
     python -m experiments.compare --family unrolled
-    python -m experiments.compare --family prior --systems gdd --scenes jasper_ridge
+    python -m experiments.compare --family prior --systems gdd --scenes jasper_ridge_right
     python -m experiments.compare --smoke --out runs/smoke
 
 Jasper Ridge is fused from a hyperspectral image at ratio 4 (35 dB) and Landsat-8's multispectral bands (40 dB);
@@ -39,6 +39,7 @@ from experiments.runner import SHOWN, Experiment, contest_on, ground
 from jfusion import catalogue
 from jfusion.cli import answered, use_all_cores
 from jfusion.data import readers
+from jfusion.demo import LEFT, RIGHT
 from jfusion.errors import InputError, JFusionError, RunError
 from jfusion.files import check_output, replaced
 from jfusion.inference.evaluate import CONVENTIONS
@@ -57,16 +58,16 @@ Changes = Mapping[str, Any]
 
 SCENES: dict[str, Changes] = {
     "jasper_ridge": {"data": "jasper_ridge"},
-    "jasper_ridge_blind": {"data": "jasper_ridge", "blind": True},
-    "jasper_ridge_rows": {"data": "jasper_ridge", "learn": (0, 48, 0, 100), "judge": (52, 100, 0, 100)},
+    "jasper_ridge_right": {"data": "jasper_ridge", "learn": LEFT, "judge": RIGHT},
+    "jasper_ridge_right_blind": {"data": "jasper_ridge", "learn": LEFT, "judge": RIGHT, "blind": True},
     "landsat8_momotombo": {"data": "landsat8_momotombo"},
 }
-"""Where systems are compared; blind where they are not told the sensors. What there is to learn from is mostly water in
-the left half of Jasper Ridge, and like the rest in its upper rows."""
+"""Where systems are compared; blind where they are not told the sensors. Fits, which learn from no other region, are
+judged on the right half of Jasper Ridge, as in `jfusion.demo`."""
 
 FAMILY_SCENES = {
-    "unrolled": ("jasper_ridge_rows", "landsat8_momotombo"),
-    "prior": ("jasper_ridge", "jasper_ridge_blind", "landsat8_momotombo"),
+    "unrolled": ("jasper_ridge", "landsat8_momotombo"),
+    "prior": ("jasper_ridge_right", "jasper_ridge_right_blind", "landsat8_momotombo"),
 }
 """Those of a family where none are named: networks that learned with known sensors are not asked for others."""
 

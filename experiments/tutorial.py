@@ -142,7 +142,7 @@ def rows(network: Network, where: Place) -> list[tuple[str, Array, str]]:
 
 
 def main(settings: Settings) -> None:
-    """Trains on the left half of Jasper Ridge, is judged on the right half, and prints the table."""
+    """Trains on the upper rows of Jasper Ridge, is judged on the lower ones, and prints the table."""
     where = place("jasper_ridge", JASPER)
     with bar("training") as progress:
         trained = train(MINE, where.learn, steps=settings.steps, progress=progress)
