@@ -16,7 +16,7 @@ from jfusion.catalogue import Bands, Classical, Fitted, System, Trained
 from jfusion.data.simulate import Simulation
 from jfusion.errors import InputError
 from jfusion.inference.run import completed, count_parameters, run
-from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf
+from jfusion.operators import Grid, Observation, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf
 from jfusion.tasks import SPATIOSPECTRAL, TASKS
 from jfusion.training.loop import build, train
 from jfusion.training.players import make_players
@@ -150,16 +150,17 @@ def test_network_serves_its_tasks(system: System, task: str, scene: np.ndarray) 
 
 
 @each_trained
-def test_network_computes_in_half_precision(system: System, scene: np.ndarray) -> None:
-    """Training in bfloat16 asks for it."""
-    data = pair(scene, size=(16, 16))
+def test_network_trains_in_half_precision(system: System, scene: np.ndarray) -> None:
+    """Decompositions, which have no such precision, are lowered too."""
+    assert isinstance(system.method, Trained)
+    data, method = pair(scene, size=(16, 16)), system.method
+    graph, parameters, rest = nnx.split(tiny(system, Bands.of(data.observation, data.model)), nnx.Param, ...)
 
-    def product() -> jax.Array:
-        graph, state = nnx.split(tiny(system, Bands.of(data.observation, data.model)))
-        half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (state, data.observation))
-        return nnx.merge(graph, half[0])(half[1], data.model)
+    def loss(parameters: nnx.State, observation: Observation) -> jax.Array:
+        half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (parameters, observation))
+        return method.loss(nnx.merge(graph, half[0], rest, copy=True), half[1], data.model, data.target)
 
-    assert jax.eval_shape(product).shape == data.target.shape
+    jax.jit(jax.grad(loss)).lower(parameters, data.observation)
 
 
 @pytest.mark.parametrize("system", [s for s in TRAINED if s.family == "unrolled"], ids=lambda s: s.name)

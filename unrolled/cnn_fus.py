@@ -42,6 +42,7 @@ from jfusion.classical.pixels import signed
 from jfusion.errors import InputError
 from jfusion.layers.ffdnet import LARGEST_NOISE, FFDNet, published_names
 from jfusion.operators import Observation, ObservationModel
+from jfusion.operators.linear import single
 from jfusion.tasks import SPATIOSPECTRAL
 from unrolled.closed_form import LinearPhysics, LinearSensors
 from unrolled.stages import Basis, Options, Stages, closed_form_step, finish
@@ -55,6 +56,7 @@ def principal_spectra(image: Array, rank: int) -> Basis:
 
     They are ``rank``, or all there are, and the largest entry of each is positive.
     """
+    image = single(image)
     gram = jnp.einsum("nhwi,nhwj->nij", image, image, precision="highest")
     return Basis(signed(jnp.linalg.eigh(gram)[1][..., ::-1][..., :rank]))
 

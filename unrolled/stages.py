@@ -134,6 +134,11 @@ def closed_form_step(
         InputError: an operator that the closed form does not cover, or shapes that do not fit.
     """
     weight = dict.fromkeys(observation, 1.0) if weight is None else weight
+    if "lr" not in weight:
+        raise InputError(
+            "the closed form needs a weight for lr, but has one for guide alone; the guide alone is a matter of "
+            "spectral_step."
+        )
     weights, observation = (weight["lr"], weight.get("guide", 1.0)), {k: observation[k] for k in weight}
     if basis is None:
         return fuse_closed_form(observation, model, prior, penalty, weights=weights)

@@ -55,6 +55,7 @@ from jfusion.layers.layouts import as_is, first_of_one, keras_batch_norm
 from jfusion.layers.prelu import PReLU
 from jfusion.metrics import ssim
 from jfusion.operators import Observation, ObservationModel, upsample
+from jfusion.operators.linear import single
 from jfusion.tasks import SPATIOSPECTRAL
 from unrolled.closed_form import LinearPhysics, LinearSensors
 from unrolled.stages import Basis, Options, Stages, finish, spectral_step
@@ -101,6 +102,7 @@ def optimised(
         weight: w, positive, trust in ``x``.
         rank: columns of P; all bands where it is None.
     """
+    x, observation = single((x, dict(observation)))
     basis = jnp.linalg.eigh(_gram(x, x))[1][..., ::-1][..., :rank]
     mixing = matmul(srf(model), basis)
     coefficients = spectral_step(Basis(basis).T(x), observation["guide"], mixing, 1 / weight)

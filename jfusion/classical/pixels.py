@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jfusion.operators.linear import pytree
+from jfusion.operators.linear import pytree, single
 
 NEGLIGIBLE = 1e-5
 """What is smaller than this fraction of the largest is rounding, not signal: a band's standard deviation against its
@@ -67,6 +67,7 @@ def least_squares(target: Array, on: Array) -> Array:
         target: ``(batch, height, width, band out)``.
         on: ``(batch, height, width, band in)``.
     """
+    target, on = single((target, on))
     scale = jnp.sqrt(band_mean(on**2))
     inverse = jnp.where(scale > 0, 1 / jnp.where(scale > 0, scale, 1), 0)
 
@@ -95,7 +96,7 @@ def subspace(image: Array, dimension: int) -> Array:
         _, energy, vectors = jnp.linalg.svd(jnp.linalg.qr(spectra, mode="r"), full_matrices=False)
         return (vectors * (energy > NEGLIGIBLE * energy[0])[:, None])[:dimension].T
 
-    return jax.vmap(basis)(image.reshape(image.shape[0], -1, image.shape[-1]))
+    return jax.vmap(basis)(single(image).reshape(image.shape[0], -1, image.shape[-1]))
 
 
 def signed(vectors: Array) -> Array:

@@ -109,8 +109,8 @@ def fuse_closed_form(
     Raises:
         InputError: an operator that the closed form does not cover, or shapes that do not fit.
     """
-    lr = observation["lr"]
-    lr = as_image(lr, "lr")
+    observation, prior, basis = single((dict(observation), prior, basis))
+    lr = as_image(observation["lr"], "lr")
     response = _circular(model["lr"])
     size = response.input_shape(lr.shape)[-3:-1]
     if "guide" in observation:

@@ -10,7 +10,18 @@ from learning import every_parameter_learns
 from jfusion.catalogue import Bands
 from jfusion.inference.run import count_parameters
 from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf
-from unrolled.spfnet import Bridge, Enlarging, Shrinking, SpfNet, in_pieces, leaky, patch_basis, patch_loss, starts
+from unrolled.spfnet import (
+    Bridge,
+    Enlarging,
+    Shrinking,
+    SpfNet,
+    in_pieces,
+    leaky,
+    patch_basis,
+    patch_loss,
+    starts,
+    tiles,
+)
 
 GRID = Grid(2, (1.0, 0.5))
 BANDS = Bands(5, 2, 2)
@@ -48,7 +59,7 @@ def test_release_has_one_stage_more_of_priors() -> None:
 def test_stages_are_the_papers(pair) -> None:
     """Two stages of two steps by hand, from the network's own parts."""
     observation, model, target = pair
-    net = network()
+    net = network(piece=6)
 
     @nnx.jit
     def both(net):
@@ -136,6 +147,28 @@ def test_product_is_the_mean_of_overlapping_pieces() -> None:
 
     found = in_pieces(fuse, {"lr": jnp.asarray(lr), "guide": jnp.asarray(guide)}, 2, 4)
     np.testing.assert_allclose(found[0], total / count, rtol=1e-5)
+
+
+def test_tiles_lie_side_by_side() -> None:
+    x = jnp.arange(2 * 5 * 3).reshape(2, 5, 3, 1)
+    np.testing.assert_array_equal(
+        tiles(x, 2), jnp.concatenate([x[i : i + 1, r : r + 2, :2] for i in (0, 1) for r in (0, 2)])
+    )
+    np.testing.assert_array_equal(tiles(x, 9), x)
+
+
+def test_training_sees_pieces_of_the_size_of_use(pair) -> None:
+    """Of 6 x 5 low-resolution pixels, those 4 x 4 that make a whole piece."""
+    observation, model, target = pair
+    net = network()
+    corner = {"lr": observation["lr"][:, :4, :4], "guide": observation["guide"][:, :8, :8]}
+
+    @nnx.jit
+    def both(net):
+        one = jnp.mean(jnp.abs(net.solve(corner, model).mean(0) - target[:, :8, :8]))
+        return one, patch_loss(net, observation, model, target)
+
+    np.testing.assert_allclose(*both(net), rtol=1e-5)
 
 
 def test_stages_are_told_of_images_in_pieces(pair) -> None:
