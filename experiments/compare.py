@@ -451,7 +451,7 @@ def with_note(entry: Entry) -> Row:
 def stages_of(run: Run, where: Judged) -> list[StageView]:
     """What the stages of a trained network estimated."""
     network = weights.load(run.experiment.out / "weights.safetensors")
-    model, _ = completed(network.system, where.test.observation, where.test.model)
+    model, _ = completed(network.system, where.test.observation, where.test.model, sizes=network.sizes)
     return stage_views(network, where.test.observation, model)
 
 

@@ -278,12 +278,13 @@ def make_network(experiment: Experiment, name: str, where: Benchmark) -> tuple[N
     elif validation is None:
         learn, validation = parted(learn, experiment.validate)
     system = catalogue.get(name)
-    model, estimated = completed(system, learn.observation, learn.model)
+    asked = settings(experiment, name)
+    model, estimated = completed(system, learn.observation, learn.model, sizes=asked["sizes"])
     if estimated:  # the images to validate on are from the same sensors
         learn, validation = learn._replace(model=model), validation and validation._replace(model=model)
     paid = experiment.out / "training" / "cost.json"
     with bar(f"{experiment.data}: {name} learns") as shown, charged(paid, shown) as (cost, progress):
-        result = train(system, learn, validation=validation, progress=progress, **settings(experiment, name))
+        result = train(system, learn, validation=validation, progress=progress, **asked)
         cost.steps = result.steps
     note = f"trained on pairs with truth: {cost.steps} steps in {cost.seconds:.0f} s"
     if result.best is None:

@@ -271,8 +271,9 @@ class System:
         method: how it comes to be ready.
         differences: what differs from the paper or from its release.
         parameters: (count, `Bands` at which the count holds), for networks.
-        needs_model: whether PSF and SRF, where they are not known, are estimated first: a paper that learns neither
-            needs them.
+        needs_model: whether the network or rule takes the operators of the observation model: where they are not known
+            they are estimated first, and training patches are observed anew through a `SpatialResponse`, which would
+            not explain what is cut from a larger image.
         local: reach in low-resolution pixels where a product pixel depends on no pixel further away than that, so
             that a scene may be cut into tiles without a seam; None where statistics of the whole image enter.
         displaced: whether the operator of `lr` may be `jfusion.operators.Displaced`, so that the system takes a
@@ -291,6 +292,10 @@ class System:
     needs_model: bool = False
     local: int | None = None
     displaced: bool = False
+
+    def reads_model(self, sizes: Mapping[str, Any] | None = None) -> bool:
+        """Whether it takes the operators of the observation model, by `needs_model` or by the ``physics`` of sizes."""
+        return self.needs_model or (sizes or {}).get("physics") == "exact"
 
 
 def _modules(name: str) -> Iterator[Any]:

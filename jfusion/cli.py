@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from jfusion import __version__
-from jfusion.errors import TERMINATED, InputError, JFusionError, RunError
+from jfusion.errors import InputError, JFusionError, RunError
 
 if TYPE_CHECKING:
     from jfusion.data.scene import Scene
@@ -164,7 +165,10 @@ def fuse(arguments: argparse.Namespace) -> None:
         check_apart(arguments.save_weights, arguments.output, arguments.lr, arguments.guide)
         check_trained(arguments.system)
     if arguments.report is not None:
+        from jfusion.report.page import check_page
+
         check_folder(arguments.report)
+        check_page(arguments.report / "index.html")
     for path in (arguments.lr, arguments.guide):
         if not path.is_file():
             raise InputError(f"there is no file {path}; check the path.")
@@ -241,7 +245,7 @@ def simulate(arguments: argparse.Namespace) -> None:
     from jfusion.data.simulate import Protocol
     from jfusion.inference.simulate import guide_bands, write_simulation
 
-    scene = _scene(arguments.image, arguments.key)
+    scene = _scene(arguments.image, arguments.key, arguments.nodata)
     if arguments.protocol is not None:
         try:
             protocol = Protocol.from_dict(json.loads(arguments.protocol.read_text()))
@@ -272,6 +276,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     result = evaluate_files(
         arguments.product, arguments.reference, arguments.lr, arguments.guide, ratio=arguments.ratio,
         data_range=arguments.data_range, lr_sensor=arguments.lr_sensor, guide_sensor=arguments.guide_sensor,
+        lr_key=arguments.lr_key, guide_key=arguments.guide_key, nodata=arguments.nodata,
     )  # fmt: skip
     if arguments.json:
         emit({name: {"value": v, "convention": c} for name, (v, c) in result.items()})
@@ -320,7 +325,7 @@ def parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(
             name, parents=[common], help=summary, description=summary, epilog=f"example: jfusion {example}"
         )
-        sub.set_defaults(work=work)
+        sub.set_defaults(work=work, parser=sub)
         return sub
 
     sub = command("demo", demo, "Fuse three embedded real scenes by systems of three families; write a page.", "demo")
@@ -353,7 +358,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--guide-sensor", metavar="NAME[:BANDS]", help="the same for GUIDE")
     sub.add_argument("--lr-key", metavar="KEY", help="array in a MATLAB or HDF5 file")
     sub.add_argument("--guide-key", metavar="KEY", help="the same for GUIDE")
-    sub.add_argument("--nodata", type=float, metavar="NUMBER", help="value of invalid pixels (default: the files' own)")
+    sub.add_argument("--nodata", type=float, metavar="NUMBER", help="value of invalid pixels, besides the files' own")
     sub.add_argument(
         "--weights", type=Path, metavar="FILE",
         help="weights of a trained system (safetensors); without them it is trained on the pair",
@@ -421,6 +426,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--guide-snr", type=float, metavar="DB", help="noise of the guide (default: none)")
     sub.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the noise (default: 0)")
     sub.add_argument("--key", metavar="KEY", help="array in a MATLAB or HDF5 file")
+    sub.add_argument("--nodata", type=float, metavar="NUMBER", help="value of invalid pixels, besides the file's own")
     sub.add_argument("--overwrite", action="store_true", help="replace files in DIR")
 
     sub = command(
@@ -432,6 +438,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--guide", type=Path, metavar="FILE")
     sub.add_argument("--lr-sensor", metavar="NAME[:BANDS]", help="see `jfusion sensors`")
     sub.add_argument("--guide-sensor", metavar="NAME[:BANDS]")
+    sub.add_argument("--lr-key", metavar="KEY", help="array in a MATLAB or HDF5 file")
+    sub.add_argument("--guide-key", metavar="KEY")
+    sub.add_argument("--nodata", type=float, metavar="NUMBER", help="value of invalid pixels, besides the files' own")
     sub.add_argument("--ratio", type=at_least(1), metavar="N", help="of the pair, for ERGAS with --reference")
     sub.add_argument("--data-range", type=float, metavar="X", help="full scale for PSNR and SSIM (default: maximum)")
     sub.add_argument("--json", action="store_true", help="as JSON")
@@ -439,7 +448,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _terminated(signum: int, frame: Any) -> None:
-    raise SystemExit(TERMINATED)
+    raise SystemExit(128 + signum)
 
 
 def _leave(code: int) -> NoReturn:
@@ -451,7 +460,10 @@ def _leave(code: int) -> NoReturn:
 
 def answered(work: Callable[[], None], verbose: bool = False) -> int:
     """Does some work of the command line and returns its exit code; errors become one sentence on standard error."""
-    signal.signal(signal.SIGTERM, _terminated)
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it
+            signal.signal(number, _terminated)
     try:
         work()
         sys.stdout.flush()
@@ -477,7 +489,11 @@ def answered(work: Callable[[], None], verbose: bool = False) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code: 0 done, 1 failure, 2 bad input or usage."""
-    options = parser().parse_args(arguments)
+    options, unknown = parser().parse_known_args(arguments)
+    if unknown:
+        known = [word for action in options.parser._actions for word in action.option_strings]
+        near = difflib.get_close_matches(unknown[0], known, 1)
+        options.parser.error(f"no argument {unknown[0]}" + (f"; did you mean {near[0]}?" if near else ""))
     return answered(lambda: options.work(options), options.verbose)
 
 

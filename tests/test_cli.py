@@ -202,7 +202,7 @@ def test_samples_that_were_clipped_are_told(tmp_path: Path, capsys) -> None:
     assert main([*arguments, "--dtype", "uint8", "--json", "-q"]) == 0
     said = json.loads(capsys.readouterr().out)
     share = 100 * said["clipped"] / (32 * 32 * 3)
-    assert said["note"] == f"{said['clipped']} samples ({share:.2g} %) were clipped to uint8"
+    assert said["note"].split("; ")[-1] == f"{said['clipped']} samples ({share:.2g} %) were clipped to uint8"
 
 
 def test_a_reference_lies_on_the_products_grid(pair: tuple[Path, Path], tmp_path: Path, capsys) -> None:
@@ -487,8 +487,71 @@ def test_lists(capsys) -> None:
     assert "the families are classical, cnn" in capsys.readouterr().err
 
 
-def test_termination_leaves_nothing(pair: tuple[Path, Path], tmp_path: Path) -> None:
-    """SIGTERM in the middle: exit code 143 and no file under the output's name, nor beside it."""
+def test_images_of_different_ground_are_remarked_on(pair: tuple[Path, Path], tmp_path: Path, capsys) -> None:
+    lr = write(tmp_path / "noise.tif", image(4, 32))
+    guide = write(tmp_path / "other.tif", image(1, 64), step=15.0)
+    for files, displaced in (((lr, guide), True), (pair, False)):
+        assert main(["fuse", *map(str, files), str(tmp_path / "out.tif"), "--system", "cubic", "--overwrite"]) == 0
+        assert ("say --register" in capsys.readouterr().err) is displaced
+    (tmp_path / "out.tif").unlink()
+    assert main(["fuse", str(lr), str(guide), str(tmp_path / "out.tif"), "--system", "cubic", "--register"]) == 1
+    assert "could not be registered" in capsys.readouterr().err
+    assert not (tmp_path / "out.tif").exists()
+
+
+def test_what_a_stack_is_made_of_is_not_replaced(pair: tuple[Path, Path], tmp_path: Path, capsys) -> None:
+    with rasterio.open(pair[0]) as ms:
+        band, profile = ms.read([1]), {"crs": ms.crs, "transform": ms.transform}
+        place = ", ".join(map(str, ms.transform.to_gdal()))
+    source = tmp_path / "B1.tif"
+    with rasterio.open(source, "w", driver="GTiff", count=1, height=band.shape[1], width=band.shape[2],
+                       dtype=band.dtype, **profile) as file:  # fmt: skip
+        file.write(band)
+    stack = tmp_path / "ms.vrt"
+    stack.write_text(
+        f'<VRTDataset rasterXSize="{band.shape[2]}" rasterYSize="{band.shape[1]}"><SRS>{profile["crs"]}</SRS>'
+        f'<GeoTransform>{place}</GeoTransform><VRTRasterBand dataType="UInt16" band="1"><SimpleSource>'
+        f"<SourceFilename>{source}</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    before = source.read_bytes()
+    assert main(["fuse", str(stack), str(pair[1]), str(source), "--overwrite"]) == 2
+    assert f"would replace {source}" in capsys.readouterr().err
+    assert source.read_bytes() == before
+
+
+def test_a_page_of_others_is_not_replaced(pair: tuple[Path, Path], tmp_path: Path, capsys) -> None:
+    (tmp_path / "index.html").write_text("my site")
+    assert main(["fuse", *map(str, pair), str(tmp_path / "out.tif"), "--report", str(tmp_path)]) == 2
+    assert "no page of jfusion's" in capsys.readouterr().err
+    assert (tmp_path / "index.html").read_text() == "my site"
+    assert not (tmp_path / "out.tif").exists()
+
+
+def test_a_misspelt_option_is_told_its_like(capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["fuse", "ms.tif", "pan.tif", "out.tif", "--sytem", "gsa"])
+    said = capsys.readouterr().err
+    assert "usage: jfusion fuse" in said
+    assert "did you mean --system?" in said
+
+
+def test_a_pair_is_judged_with_the_nodata_that_it_was_fused_with(tmp_path: Path, capsys) -> None:
+    lr, guide = image(4, 16, np.float32), image(1, 32, np.float32)
+    lr[:, :3, :3], guide[:, 20:22, 20:22] = np.nan, -9999
+    files = [str(write(tmp_path / "a.tif", lr)), str(write(tmp_path / "b.tif", guide, step=15.0, nodata=-9999))]
+    out = str(tmp_path / "out.tif")
+    assert main(["fuse", *files, out, "--system", "gsa", "--nodata", "nan"]) == 0
+    with rasterio.open(out) as product:
+        assert np.isnan(product.nodata)
+        assert np.isnan(product.read()[:, 20:22, 20:22]).all()
+        assert np.isnan(product.read()[:, :6, :6]).all()
+        assert product.tags()["LR"] == "a.tif"
+    assert main(["evaluate", out, "--lr", files[0], "--guide", files[1], "--nodata", "nan"]) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_termination_leaves_nothing(number: int, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """A signal in the middle: exit code 128 + its number and no file under the output's name, nor beside it."""
     out = tmp_path / "sharp.tif"
     process = subprocess.Popen(
         [*COMMAND, "fuse", *map(str, pair), str(out), "-q", "--system", "fusionnet"],
@@ -497,8 +560,8 @@ def test_termination_leaves_nothing(pair: tuple[Path, Path], tmp_path: Path) -> 
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".sharp.tif.*")) and time.monotonic() < deadline:
         time.sleep(0.2)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 143
+    process.send_signal(number)
+    assert process.wait(60) == 128 + number
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ms.tif", "pan.tif"]
 
 

@@ -68,10 +68,16 @@ def pair_grid(lr: Scene, guide: Scene) -> PairGeometry:
             f"{other.name} is georeferenced and {bare.name} is not; give {bare.name} its transform, or remove the "
             f"other's if both cover the same extent."
         )
+    for scene, other in ((lr, guide), (guide, lr)):
+        if scene.crs is None and other.crs is not None:
+            raise InputError(
+                f"{scene.name} does not say its coordinate reference system, {other.name} is in {_short(other.crs)}; "
+                f"assign it, such as with gdal_edit.py -a_srs {_short(other.crs)} if it is the same."
+            )
     if not same_crs(lr.crs, guide.crs):
         raise InputError(
             f"{lr.name} is in {_short(lr.crs)} and {guide.name} in {_short(guide.crs)}; warp one of them to the "
-            f"other's coordinate reference system first."
+            f"other's, such as with gdalwarp -t_srs."
         )
     return _from_transforms(lr, guide)
 
@@ -126,7 +132,7 @@ def _integer_ratio(lr: Scene, guide: Scene, rows: float, cols: float) -> int:
         )
     raise InputError(
         f"A pixel of {lr.name} must be an integer number of pixels of {guide.name}, but is {came} (off by {drift:.2g} "
-        f"guide pixels across the image); resample one of them."
+        f"guide pixels across the image); resample one of them, such as with gdalwarp -tr -tap."
     )
 
 

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,9 @@ LEVEL = 1
 """Of deflate, 1 to 9: much faster than the usual 6, at nearly the same size."""
 
 SUFFIXES = (".tif", ".tiff")
+
+BESIDE = (".aux.xml", ".ovr", ".msk")
+"""Files that GDAL leaves beside a raster, with its statistics, overviews and mask; a new raster outdates them."""
 
 USELESS = 0.99
 """Share of clipped samples above which a file says nothing."""
@@ -87,6 +90,10 @@ class WindowedWriter:
                     f"numbers from {numbers.min():.4g} to {numbers.max():.4g} are lost when they are rounded to "
                     f"{self.dtype}, so {self.path} is not written; choose another data type, such as float32."
                 )
+
+    def tag(self, **texts: str) -> None:
+        """Adds to the file's metadata."""
+        self._dataset.update_tags(**texts)
 
     def _check_clipped(self, clipped: int, samples: int) -> None:
         if clipped > USELESS * samples:
@@ -207,7 +214,6 @@ def open_writer(
     dtype: Any = None,
     cog: bool = True,
     overwrite: bool = False,
-    tags: Mapping[str, str] | None = None,
 ) -> Iterator[WindowedWriter]:
     """A GeoTIFF to be filled window by window with the size and metadata of `outline`, whose image is not looked at.
 
@@ -217,7 +223,6 @@ def open_writer(
 
     Args:
         dtype, cog, overwrite: see `write`.
-        tags: more metadata of the file.
 
     Raises:
         InputError: the file exists and is not to be replaced, its name does not end as a GeoTIFF's, its folder is
@@ -225,7 +230,7 @@ def open_writer(
         RunError: the file could not be completed.
     """
     path = Path(path)
-    kind = outline.image.dtype if dtype is None else _dtype(dtype)
+    kind = outline.image.dtype if dtype is None else data_type(dtype)
     check_output(path, overwrite)
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"the output {path} becomes a GeoTIFF; let its name end in {' or '.join(SUFFIXES)}.")
@@ -238,7 +243,6 @@ def open_writer(
         with rasterio.Env(GDAL_CACHEMAX=CACHE_MIB, GDAL_TIFF_INTERNAL_MASK=True):
             with _open(plain, "w", **_profile(outline, kind)) as dataset:
                 _describe(dataset, outline)
-                dataset.update_tags(**(tags or {}))
                 masked = outline.nodata is None and outline.mask is not None
                 writer = WindowedWriter(path, kind, outline.nodata, masked, dataset)
                 try:
@@ -254,6 +258,8 @@ def open_writer(
             _check_complete(finished)
         _sync(finished)
         os.replace(finished, path)
+        for suffix in BESIDE:
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
     except (OSError, RasterioError) as error:
         if error is elsewhere:
             raise
@@ -275,7 +281,8 @@ def _unwritten(path: Path, error: Exception) -> RunError:
     return RunError(f"{path} could not be written, check the space left on its disk ({reason}).")
 
 
-def _dtype(name: Any) -> np.dtype:
+def data_type(name: Any) -> np.dtype:
+    """The data type of that name; raises InputError where there is none."""
     try:
         return np.dtype(name).newbyteorder("=")
     except TypeError as error:

@@ -117,6 +117,9 @@ def evaluate_files(
     data_range: float | None = None,
     lr_sensor: str | None = None,
     guide_sensor: str | None = None,
+    lr_key: str | None = None,
+    guide_key: str | None = None,
+    nodata: float | None = None,
 ) -> dict[str, tuple[float, str]]:
     """Value and convention of every metric of a product, in physical units.
 
@@ -127,16 +130,19 @@ def evaluate_files(
         ratio: of the pair, needed by ERGAS where only the reference is given.
         data_range: full scale for PSNR and SSIM; the reference's maximum by default.
         lr_sensor, guide_sensor: see `jfusion.inference.pair.sensor_model`.
+        lr_key, guide_key: which array of a MATLAB or HDF5 file.
+        nodata: value of invalid pixels in any of the files, besides their own.
 
     Raises:
         InputError: files that do not fit each other.
     """
-    image = readers.read(product)
+    image = readers.read(product, nodata=nodata)
     pair: Pair | None = None
     if lr is not None and guide is not None:
-        pair = make_pair(readers.read(lr), readers.read(guide), lr_sensor, guide_sensor)
+        images = readers.read(lr, lr_key, nodata), readers.read(guide, guide_key, nodata)
+        pair = make_pair(*images, lr_sensor, guide_sensor)
     if reference is not None:
-        image, truth = _matching(image, readers.read(reference))
+        image, truth = _matching(image, readers.read(reference, nodata=nodata))
         ratio = pair.geometry.ratio if pair is not None else ratio
         if ratio is None:
             raise InputError("ERGAS needs the ratio of the pair; say --ratio N or give --lr and --guide.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from jfusion.inference.pair import (
     as_named,
     check_valid,
     observed,
+    place_remark,
     product_outline,
     product_scene,
     scale_remark,
@@ -40,6 +41,7 @@ from jfusion.operators.registration import Registration, shown
 from jfusion.progress import Progress, silent
 from jfusion.tasks import Task, spatiospectral_task
 from jfusion.training.loop import Network
+from jfusion.training.weights import load
 
 DEFAULT_SYSTEMS = {"pansharpening": "mtf_glp_cbd", "hs_pansharpening": "fuse", "hs_ms": "fuse"}
 """By task, those that need no training and beat interpolation in PSNR, SAM and ERGAS on every embedded scene tried."""
@@ -63,6 +65,9 @@ class Source(Protocol):
     @property
     def outline(self) -> Scene: ...
 
+    @property
+    def files(self) -> Sequence[Path]: ...
+
     def read(self, rows: slice, cols: slice) -> Scene: ...
 
 
@@ -71,6 +76,7 @@ class InMemory:
     """A scene as a `Source`."""
 
     outline: Scene
+    files: Sequence[Path] = ()
 
     def read(self, rows: slice, cols: slice) -> Scene:
         return self.outline.crop(rows, cols)
@@ -188,7 +194,7 @@ def fuse(
         system: name in the catalogue; one that needs no training by default.
         lr_key, guide_key: array inside a MATLAB or HDF5 file.
         lr_sensor, guide_sensor: in place of the files' metadata, see `jfusion.inference.pair.sensor_bands`.
-        nodata: value of invalid pixels, in place of the files' own.
+        nodata: value of invalid pixels, besides the files' own.
         weights: file of a trained network.
         budget: seconds for training or fitting.
         seed: of parameters and patches.
@@ -230,17 +236,22 @@ def fuse(
                 f"a pair is registered as a whole, but the scene needs {layout.windows} windows; crop it, raise "
                 "--memory or leave out --register."
             )
+        check_apart(output, *opened_lr.files, *opened_guide.files)
         sources.check_sensors()
-        settings: dict[str, Any] = {"weights": weights, "seed": seed, "budget": budget, "progress": progress,
+        network, origin = (None, "") if weights is None else (load(weights, row), f"weights of {weights.name}")
+        settings: dict[str, Any] = {"weights": network, "seed": seed, "budget": budget, "progress": progress,
                                     "folder": keep}  # fmt: skip
-        outline = product_outline(lr_outline, guide_outline, output.stem, masked=register)
+        kind = lr_outline.image.dtype if dtype is None else geotiff.data_type(dtype)
+        outline = product_outline(lr_outline, guide_outline, output.stem, register, kind)
         if uncertainty is not None:
             check_interval(row, (lr_outline.height, lr_outline.width), sources.geometry.ratio, uncertainty)
             settings["uncertainty"], outline = uncertainty, with_half_width(outline, uncertainty)
-        how: dict[str, Any] = {"dtype": dtype, "cog": cog, "overwrite": overwrite, "tags": {"SYSTEM": row.name}}
-        with geotiff.open_writer(output, outline, **how) as writer:
+        with geotiff.open_writer(output, outline, dtype=kind, cog=cog, overwrite=overwrite) as writer:
             work = partial(_whole, registering=register) if layout.windows == 1 else _windowed
             done = work(row, sources, layout, writer, settings, estimating=estimate, exact=exact)
+            note = "; ".join(filter(None, (origin, done.note, writer.remark)))
+            told = {"LR": lr.name, "GUIDE": guide.name, "SYSTEM": row.name, "PROCESSING": note}
+            writer.tag(**{key: text for key, text in told.items() if text})
     return Fused(
         output=output,
         system=row.name,
@@ -252,7 +263,7 @@ def fuse(
         peak_memory_mib=meter.peak_memory_mib,
         windows=layout.windows,
         clipped=writer.clipped,
-        note="; ".join(filter(None, (done.note, writer.remark))),
+        note=note,
         network=done.network,
         parameters=done.parameters,
         registration=done.registration,
@@ -289,7 +300,8 @@ def _whole(
         system, pair.observation, pair.model, registering=registering, valid=pair.masks,
         estimating=estimating, exact=exact, **settings,
     )  # fmt: skip
-    note = "; ".join(filter(None, (pair.remark, "" if estimating else scale_remark(pair), done.note)))
+    told = pair.remark, "" if estimating else scale_remark(pair), "" if registering else place_remark(pair), done.note
+    note = "; ".join(filter(None, told))
     if done.registration is not None:
         mask = np.asarray(shown(done.registration.displacement, jnp.asarray(pair.lr.valid)))
         pair = dataclasses.replace(pair, lr=dataclasses.replace(pair.lr, mask=mask))
@@ -318,8 +330,9 @@ def _windowed(
     pairs = (sources.pair(*window) for window in windows(layout.rows, layout.columns))
     with ahead((pair.observation, pair.valid) for pair in pairs) as inputs:
         counts = jnp.asarray(observed(seen.masks, ratio))
-        model, how = completed(system, seen.observation, seen.model, estimating, exact, counts)
-        notes, network = [seen.remark, "" if estimating else scale_remark(seen), how], None
+        given = settings["weights"]
+        model, how = completed(system, seen.observation, seen.model, estimating, exact, counts, given and given.sizes)
+        notes, network = [seen.remark, "" if estimating else scale_remark(seen), place_remark(seen), how], None
         if system.local is None:
             notes.append(f"in {layout.windows} windows, each by its own statistics")
         if isinstance(system.method, Trained):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,8 +16,12 @@ from jfusion.data.geometry import PairGeometry, pair_grid
 from jfusion.data.scene import Scene
 from jfusion.errors import InputError
 from jfusion.operators import Grid, Observation, ObservationModel, SpatialResponse, SpectralResponse, mtf_response
+from jfusion.operators.registration import SAME_GROUND
 from jfusion.sensors import Sensor
 from jfusion.tasks import HYPERSPECTRAL_BANDS
+
+GROUND = 4096
+"""Low-resolution pixels, evenly spread, that tell whether both images show the same ground."""
 
 PSF_REACH = 2
 """How far the PSF of a low-resolution pixel reaches, in such pixels; as far as `jfusion.operators.estimate` lets it."""
@@ -44,8 +49,9 @@ class Pair:
 
     @property
     def observation(self) -> Observation:
-        """Both images in physical units with a batch axis of one; invalid pixels copy their nearest neighbour."""
-        return {"lr": as_input(self.lr), "guide": as_input(self.guide)}
+        """Both images in physical units with a batch axis of one; see `filled` for invalid pixels."""
+        images = {"lr": self.lr.physical(), "guide": self.guide.physical()}
+        return {key: jnp.asarray(image)[None] for key, image in filled(images, self.masks).items()}
 
     @property
     def valid(self) -> np.ndarray:
@@ -83,7 +89,7 @@ def grown(invalid: np.ndarray, pixels: int = 1) -> np.ndarray:
     """Invalid pixels, and all pixels as near to one."""
     if not invalid.any():
         return invalid
-    from scipy.ndimage import binary_dilation  # slow to import, and most pairs have no need of it
+    from scipy.ndimage import binary_dilation
 
     return binary_dilation(invalid, np.ones((3, 3)), pixels)
 
@@ -95,13 +101,41 @@ def spread(invalid: np.ndarray, ratio: int) -> np.ndarray:
 
 def as_input(scene: Scene) -> Array:
     """Physical values `(1, height, width, band)`; invalid pixels take their nearest valid neighbour's value."""
-    values = scene.physical()
-    if scene.mask is not None and not scene.mask.all():
-        from scipy.ndimage import distance_transform_edt
+    return jnp.asarray(_nearest(scene.physical(), scene.valid))[None]
 
-        rows, columns = distance_transform_edt(~scene.mask, return_distances=False, return_indices=True)
-        values = values[rows, columns]
-    return jnp.asarray(values)[None]
+
+def filled(images: Mapping[str, np.ndarray], valid: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Both images with values in their invalid pixels, those of the nearest valid one.
+
+    Where either image has a hole, out of sight of every pixel that counts, both show the ground of the nearest place
+    that both have seen: one that copied what lies around the hole would contradict the other, which has the truth there
+    or copied something else, and statistics of the whole scene would believe it.
+
+    Args:
+        images: ``lr`` and ``guide``, `(height, width, band)`.
+        valid: their masks, `(height, width)`.
+    """
+    images = {key: _nearest(image, valid[key]) for key, image in images.items()}
+    ratio = valid["guide"].shape[0] // valid["lr"].shape[0]
+    seen = valid["lr"] & in_blocks(valid["guide"], ratio)
+    hole = ~grown(valid["lr"] & ~in_blocks(~valid["guide"], ratio), PSF_REACH)
+    if not (hole.any() and seen.any()):
+        return images
+    from scipy.ndimage import distance_transform_edt
+
+    at = distance_transform_edt(~seen, return_distances=False, return_indices=True)
+    offsets = np.indices(valid["guide"].shape) % ratio
+    sources = {"lr": at, "guide": ratio * np.repeat(np.repeat(at, ratio, 1), ratio, 2) + offsets}
+    holes = {"lr": hole, "guide": np.repeat(np.repeat(hole, ratio, 0), ratio, 1)}
+    return {key: np.where(holes[key][..., None], image[tuple(sources[key])], image) for key, image in images.items()}
+
+
+def _nearest(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    if valid.all():
+        return image
+    from scipy.ndimage import distance_transform_edt  # slow to import, and most pairs have no need of it
+
+    return image[tuple(distance_transform_edt(~valid, return_distances=False, return_indices=True))]
 
 
 def sensor_bands(scene: Scene, name: str) -> Sensor:
@@ -260,11 +294,41 @@ def scale_remark(pair: Pair) -> str:
     )
 
 
-def product_outline(lr: Scene, guide: Scene, name: str = "product", masked: bool = False) -> Scene:
+def place_remark(pair: Pair) -> str:
+    """A remark where the images hardly show the same ground; empty where they do, or too few pixels say so."""
+    ratio, seen = pair.geometry.ratio, observed(pair.masks, pair.geometry.ratio)
+    places = np.argwhere(seen)[:: max(1, int(seen.sum()) // GROUND)]
+    if len(places) < 4 * (pair.lr.bands + 1):
+        return ""
+    rows, columns = places.T
+    lr, guide = pair.lr.physical(), pair.guide.physical()
+    blocks = guide.reshape(lr.shape[0], ratio, lr.shape[1], ratio, -1).swapaxes(1, 2)
+    target, on = (x - x.mean(0) for x in (blocks[rows, columns].mean((1, 2)), lr[rows, columns]))
+    left = target - on @ np.linalg.lstsq(on, target, rcond=1e-6)[0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = float(np.nan_to_num(1 - (left**2).sum(0) / (target**2).sum(0)).max())
+    if share >= SAME_GROUND:
+        return ""
+    return (
+        f"{pair.lr.name} explains {share:.0%} of the guide at most, so that they may not show the same ground; where "
+        "one is displaced against the other, say --register"
+    )
+
+
+def unused(dtype: np.dtype) -> float:
+    """A number that images of this type hold least: nan, the lowest of signed integers, 0 of others."""
+    if dtype.kind == "f":
+        return math.nan
+    return int(np.iinfo(dtype).min)
+
+
+def product_outline(
+    lr: Scene, guide: Scene, name: str = "product", masked: bool = False, dtype: np.dtype | None = None
+) -> Scene:
     """The product's metadata: on the guide's grid, with the bands, numbers and data type of ``lr``; its image is zero.
 
-    The nodata value is that of ``lr``, or 0 where only the guide can have invalid pixels or the product is ``masked``
-    otherwise, or none.
+    The nodata value is that of ``lr``, or an `unused` one of ``dtype``, that of ``lr`` by default, where only the guide
+    can have invalid pixels or the product is ``masked`` otherwise, or none.
     """
     masked = masked or guide.nodata is not None or guide.mask is not None or lr.mask is not None
     return dataclasses.replace(
@@ -272,7 +336,7 @@ def product_outline(lr: Scene, guide: Scene, name: str = "product", masked: bool
         image=np.broadcast_to(np.zeros((), lr.image.dtype), (guide.height, guide.width, lr.bands)),
         name=name,
         mask=None,
-        nodata=0 if lr.nodata is None and masked else lr.nodata,
+        nodata=unused(lr.image.dtype if dtype is None else dtype) if lr.nodata is None and masked else lr.nodata,
         transform=guide.transform,
         crs=guide.crs,
     )

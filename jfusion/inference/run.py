@@ -24,7 +24,6 @@ from jfusion.operators import Observation, ObservationModel, relative_residual, 
 from jfusion.operators.estimate import estimate
 from jfusion.operators.registration import Registration, displaced, in_place, register, shown
 from jfusion.progress import Progress, counted, silent
-from jfusion.training import weights as weights_file
 from jfusion.training.loop import Network, train
 
 
@@ -67,7 +66,7 @@ def trained(
     model: ObservationModel,
     *,
     data: Simulation | None = None,
-    weights: Path | Network | None = None,
+    weights: Network | None = None,
     progress: Progress = silent,
     **settings: Any,
 ) -> tuple[Network, str]:
@@ -79,14 +78,12 @@ def trained(
     Raises:
         InputError: the weights belong to another system.
     """
-    if isinstance(weights, Network):
+    if weights is not None:
         if weights.system.name != system.name:
             raise InputError(
                 f"the network is of {weights.system.name}, but {system.name} was asked for; ask for its own."
             )
         return weights, ""
-    if weights is not None:
-        return weights_file.load(weights, system), f"weights of {weights.name}"
     where = "on pairs with truth" if data is not None else "on the pair itself by Wald's protocol"
     result = train(system, reduce(observation, model) if data is None else data, progress=progress, **settings)
     note = f"trained {where}: {counted(result.steps, result.planned)} in {result.seconds:.0f} s"
@@ -100,6 +97,7 @@ def completed(
     estimating: bool = False,
     exact: bool = False,
     valid: Array | None = None,
+    sizes: Mapping[str, Any] | None = None,
 ) -> tuple[ObservationModel, str]:
     """The model with its unknown operators estimated where they are needed, and a note that says so.
 
@@ -107,10 +105,11 @@ def completed(
         estimating: all operators are estimated, whatever is known of them and whoever would learn them.
         exact: the product is to agree with the observation, for which the operators are needed.
         valid: ``(h, w)``, which pixels of `lr` they are estimated from; all by default.
+        sizes: of the network.
     """
     if estimating:
         model = model.replace(operators=dict.fromkeys(model.operators))
-    elif model.known or not (system.needs_model or exact):
+    elif model.known or not (system.reads_model(sizes) or exact):
         return model, ""
     found = estimate(observation, model, valid=valid)
     return found.model, "observation model estimated from the pair"
@@ -160,7 +159,7 @@ def run(
     model: ObservationModel,
     *,
     data: Simulation | None = None,
-    weights: Path | Network | None = None,
+    weights: Network | None = None,
     seed: int = 0,
     effort: float = 1.0,
     budget: float | None = None,
@@ -185,7 +184,7 @@ def run(
         observation: what the sensors gave.
         model: what is known of them.
         data: pairs with truth to train on; the pair itself, one ratio lower, by default.
-        weights: a trained network or a file of one, in place of training.
+        weights: a trained network in place of training; `jfusion.training.weights.load` reads one.
         seed: of parameters, patches and noise.
         effort: scales the numbers of steps of a fit.
         budget: seconds for training or fitting.
@@ -193,7 +192,7 @@ def run(
         sizes: of the network that is trained or fitted, the paper's by default.
         registering: whether `lr` may be displaced against the guide.
         valid: masks of `lr` and `guide`, ``(height, width)``, of the pixels that count; all by default. The others must
-            be finite and no larger; `jfusion.inference.pair.as_input` fills them. A pair is registered by those of
+            be finite and no larger; `jfusion.inference.pair.filled` fills them. A pair is registered by those of
             `lr` for which the guide is valid too (`jfusion.inference.pair.observed`); its sensors are estimated from
             them, a system is fitted to them, and its interval is calibrated on them.
         estimating: whether the sensors are estimated from the pair first (`jfusion.operators.estimate`), whatever the
@@ -209,7 +208,8 @@ def run(
     Raises:
         InputError: the pair or the weights do not fit the system, the folder holds other work, the system or the
             pair has no interval, or the system makes no exact products.
-        RunError: training diverged, the product is not finite, or the folder cannot be written to or read from.
+        RunError: the images could not be registered, training diverged, the product is not finite, or the folder cannot
+            be written to or read from.
     """
     seen = None if valid is None else jnp.asarray(observed(valid, model.ratio))
     if uncertainty is not None:
@@ -219,12 +219,14 @@ def run(
     with measured() as meter:
         given, found = observation, register(observation, model, seen) if registering else None
         if found is not None:
+            found.check()
             observation = given | {"lr": in_place(given, displaced(model, found.displacement))}
             moved = shown(found.displacement, seen)
             seen = moved if seen is None else moved & seen
             if uncertainty is not None:
                 check_interval(system, seen.shape, model.ratio, uncertainty, seen)
-        model, how = completed(system, observation, model, estimating, exact, seen)
+        used = sizes if weights is None else weights.sizes
+        model, how = completed(system, observation, model, estimating, exact, seen, used)
         notes = [how]
         if found is not None and system.displaced:
             observation, model = given, displaced(model, found.displacement)

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jfusion.errors import InputError
+from jfusion.errors import InputError, RunError
 from jfusion.operators.estimate import TYPICAL_SIGMA
 from jfusion.operators.grid import Grid
 from jfusion.operators.linear import as_image, pytree, static_field
@@ -70,6 +70,9 @@ SMALLEST = 12
 ALL = 0.999
 """Share of valid pixels, among those that an interpolation sees, that counts as all of them."""
 
+SAME_GROUND = 0.25
+"""Share of the variance of a guide band that the bands of `lr` explain at least where both show the same ground."""
+
 INVERSION = 20
 """Fixed-point steps to the inverse of a displacement."""
 
@@ -99,8 +102,18 @@ class Registration:
         turn, scale = (affine[1, 1] - affine[2, 0]) / 2, (affine[1, 0] + affine[2, 1]) / 2
         return (
             f"LR displaced by {rows:+.2f} rows, {columns:+.2f} columns (in LR pixels), turned by "
-            f"{math.degrees(turn):+.2f} degrees, scaled by {1 + scale:.4f}, locally by {rms:.2f}"
+            f"{math.degrees(turn):+.2f} degrees, scaled by {1 + scale:.4f}, locally by {rms:.2f}; it explains "
+            f"{float(self.explained.mean()):.0%} of the guide there, {float(self.before.mean()):.0%} where it lay"
         )
+
+    def check(self) -> None:
+        """Raises RunError where both images hardly show the same ground, wherever `lr` is put."""
+        if (share := float(self.explained.max())) < SAME_GROUND:
+            raise RunError(
+                f"the images could not be registered: wherever LR is put, up to {REACH} of its pixels from where it "
+                f"lies, it explains {share:.0%} of the guide at most; check that both show the same place, or bring "
+                "them nearer to each other first."
+            )
 
 
 def affine_field(affine: Array, size: tuple[int, ...]) -> Array:

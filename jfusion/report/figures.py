@@ -93,10 +93,11 @@ class Painter:
         crop = pictures.enlarge(self.stretch(self.colours(image)), self.window, self.enlargement)
         return _picture(crop, f"{name}, a detail enlarged {self.enlargement} times", self.card)
 
-    def input(self, image: np.ndarray, name: str) -> Picture:
+    def input(self, image: np.ndarray, name: str, of_product: bool) -> Picture:
+        """A picture of an image, drawn as the products are if it has their bands and units."""
         image = np.asarray(image)
         bands = image.shape[-1]
-        if bands == self.bands:
+        if of_product:
             shown = self.stretch(self.colours(image))
         else:
             chosen = [0] if bands < 3 else list(self.section.guide_rgb or (bands - 1, bands - 2, bands - 3))

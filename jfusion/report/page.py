@@ -29,6 +29,9 @@ from jfusion.report.results import (
     with_unit,
 )
 
+MADE_BY = '<meta name="generator" content="jfusion">'
+"""Stands in the head of every page."""
+
 
 def _size(image: np.ndarray) -> str:
     return " × ".join(str(n) for n in np.shape(image))
@@ -96,10 +99,10 @@ def _section(section: SceneSection, key: str) -> dict[str, Any]:
         "frame": painter.frame,
         "zoom": painter.enlargement,
         "inputs": [
-            {"name": name, "size": _size(image), "picture": painter.input(image, name)}
+            {"name": name, "size": _size(image), "picture": painter.input(image, name, name == "lr")}
             for name, image in section.inputs.items()
         ],
-        "lr": painter.input(section.lr, "coarse input"),
+        "lr": painter.input(section.lr, "coarse input", True),
         "cards": cards,
         "table": _table(section),
         "spectra": figures.spectra(section, painter, key),
@@ -151,6 +154,12 @@ def _summary(sections: Sequence[SceneSection]) -> list[str]:
         beaten = f"; {better} of {others} results beat the trivial baseline" if others else ""
         said.append(f"Ahead: {_listed(leaders)}{beaten}.")
     return said
+
+
+def check_page(path: Path) -> None:
+    """Raises InputError where a page would take the place of a file that is no page of jfusion's."""
+    if path.exists() and MADE_BY not in path.read_text(encoding="utf-8", errors="replace")[:1000]:
+        raise InputError(f"{path} is no page of jfusion's and is not replaced; name another folder for the report.")
 
 
 def write_page(

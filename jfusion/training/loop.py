@@ -248,7 +248,7 @@ def train(
             stack.enter_context(run.writing(done))
         take = turned_crops if turn else crops
         source = take(data, patch, seed)
-        observing = _reads_model(system, sizes or {}) and explains(data.model, source[0]["target"].shape[:2])
+        observing = system.reads_model(sizes) and explains(data.model, source[0]["target"].shape[:2])
         if observing:
             source = take(data._replace(observation={**data.observation, "lr": unexplained(data)}), patch, seed)
         read = stacked if run is None else loader
@@ -319,11 +319,6 @@ def _copied(network: Network, system: System, bands: Bands) -> Any:
     module = nnx.clone(network.module)
     module.train()
     return module
-
-
-def _reads_model(system: System, sizes: Mapping[str, Any]) -> bool:
-    """Whether a network takes the operators of the observation model, which must then explain the patches it gets."""
-    return system.needs_model or sizes.get("physics") == "exact"
 
 
 def _unit(target: jax.Array) -> float:

@@ -130,11 +130,20 @@ def test_valid_samples_that_look_like_nodata_move_by_one(dtype, nodata, stored, 
 
 def test_a_file_says_what_made_it(tmp_path):
     path = tmp_path / "place.TIFF"
-    with geotiff.open_writer(path, scene(), tags={"SYSTEM": "gsa"}) as writer:
+    with geotiff.open_writer(path, scene()) as writer:
+        writer.tag(SYSTEM="gsa")
         writer.write(0, 0, scene().image)
     with rasterio.open(path) as dataset:
         assert dataset.tags()["TIFFTAG_SOFTWARE"] == f"jfusion {jfusion.__version__}"
         assert dataset.tags()["SYSTEM"] == "gsa"
+
+
+def test_a_new_file_outdates_what_lies_beside(tmp_path):
+    path = tmp_path / "place.tif"
+    for suffix in ("", ".aux.xml", ".ovr", ".msk"):
+        path.with_name(path.name + suffix).write_text("of before")
+    geotiff.write(path, scene(), overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["place.tif"]
 
 
 def test_a_name_of_another_format_is_refused(tmp_path):

@@ -164,9 +164,8 @@ def test_geotiff_masks_of_every_kind(tmp_path):
     for path in (by_nodata, by_mask, by_alpha):
         np.testing.assert_array_equal(readers.read(path).mask, expected)
     assert readers.read(by_alpha).bands == 3
-    assert readers.read(by_nodata, nodata=200).nodata == 200
-    assert readers.read(by_nodata, nodata=200).valid.all()
-    for path in (by_mask, by_alpha):
+    assert readers.read(by_nodata, nodata=200).nodata == 0
+    for path in (by_nodata, by_mask, by_alpha):
         np.testing.assert_array_equal(readers.read(path, nodata=200).mask, expected)
 
 
@@ -351,10 +350,28 @@ def test_bad_files_are_refused_by_name(make, message, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_numbers_of_a_colour_table_are_no_image(tmp_path):
+    path = _raw_tiff(tmp_path, np.arange(16, dtype=np.uint8).reshape(1, 4, 4))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write_colormap(1, {k: (k, k, 255 - k) for k in range(16)})
+    with pytest.raises(InputError, match=r"colour table.*-expand rgb"):
+        readers.read(path)
+
+
 def test_nan_can_be_declared_as_nodata(tmp_path):
     scene = readers.read(_floats(tmp_path, np.nan), nodata=np.nan)
     assert np.argwhere(~scene.mask).tolist() == [[0, 0]]
     assert np.isfinite(scene.physical()).all()
+
+
+def test_nodata_that_is_declared_adds_to_the_files_own(tmp_path):
+    image = np.ones((4, 4, 1), np.float32)
+    image[0, 0], image[1, 1] = np.nan, -9999
+    with rasterio.open(_raw_tiff(tmp_path, np.moveaxis(image, -1, 0)), "r+") as dataset:
+        dataset.nodata = -9999
+    scene = readers.read(tmp_path / "image.tif", nodata=np.nan)
+    assert scene.nodata == -9999
+    assert np.argwhere(~scene.mask).tolist() == [[0, 0], [1, 1]]
 
 
 @pytest.mark.filterwarnings("error")

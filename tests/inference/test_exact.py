@@ -34,7 +34,7 @@ def test_the_product_agrees_with_what_was_seen(network) -> None:
     truth = image.physical()[:24, :24]
     pair = simulate(truth, image.wavelengths, Protocol(ratio=2, guide_bands=("B8",), seed=1))
     plain, exact = (
-        run(catalogue.get("gppnn"), pair.observation, pair.model, weights=network, exact=exact)
+        run(catalogue.get("gppnn"), pair.observation, pair.model, weights=weights.load(network), exact=exact)
         for exact in (False, True)
     )
     residuals = [

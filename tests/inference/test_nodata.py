@@ -15,7 +15,7 @@ from jfusion.data import geotiff
 from jfusion.data.scene import Scene
 from jfusion.errors import InputError
 from jfusion.inference.fuse import fuse
-from jfusion.inference.pair import make_pair, observed
+from jfusion.inference.pair import filled, make_pair, observed
 from jfusion.inference.run import run
 from jfusion.operators import (
     Grid,
@@ -66,6 +66,22 @@ def test_sensors_of_files_are_estimated_from_valid_pixels(scene: np.ndarray, til
     careless = estimate(pair.observation, pair.model).model
     np.testing.assert_allclose(done.model["lr"].psf, expected["lr"].psf, atol=1e-5)
     assert np.abs(expected["lr"].psf - careless["lr"].psf).max() > 0.01
+
+
+def test_holes_of_either_image_do_not_contradict_the_other() -> None:
+    """Both show ground that both have seen, but where a pixel that counts may look; the rest stays."""
+    rng = np.random.default_rng(0)
+    guide = rng.random((48, 48, 1), np.float32)
+    lr = guide.reshape(24, 2, 24, 2, 1).mean((1, 3))
+    valid = {"lr": np.ones((24, 24), bool), "guide": np.ones((48, 48), bool)}
+    valid["lr"][:10, :10], valid["guide"][30:, 30:], valid["guide"][3, 40] = False, False, False
+    found = filled({"lr": np.where(valid["lr"][..., None], lr, 9), "guide": guide}, valid)
+    blocks = found["guide"].reshape(24, 2, 24, 2, 1).mean((1, 3))
+    np.testing.assert_allclose(blocks[:8, :8], found["lr"][:8, :8], atol=1e-6)
+    np.testing.assert_allclose(blocks[17:, 17:], found["lr"][17:, 17:], atol=1e-6)
+    assert found["lr"].max() < 1
+    np.testing.assert_array_equal(found["guide"][:30, 20:40], guide[:30, 20:40])
+    np.testing.assert_array_equal(found["lr"][10:17], lr[10:17])
 
 
 def test_masks_are_checked(scene: np.ndarray) -> None:

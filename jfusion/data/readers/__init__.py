@@ -19,7 +19,7 @@ def read(path: str | Path, key: str | None = None, nodata: float | None = None) 
     Args:
         path: the file; for ENVI the header or the data file.
         key: which array of a MATLAB or HDF5 file, by name or path; needed if several have three dimensions.
-        nodata: replaces the value that the file declares.
+        nodata: marks invalid samples besides the value that the file declares.
 
     Returns:
         the scene in the file's own numbers, `(height, width, band)`; its mask is False wherever any band is nodata.

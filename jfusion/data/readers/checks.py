@@ -105,15 +105,15 @@ def finish(path: Path, scene: Scene, nodata: float | None) -> Scene:
     """Join nodata into the mask and check the values.
 
     Args:
-        nodata: what the caller declares; it replaces the file's own value.
+        nodata: what the caller declares, besides the file's own value.
 
     Raises:
         InputError: NaN or infinite values outside nodata, or a scale or offset that is not finite.
     """
-    declared = scene.nodata if nodata is None else nodata
+    marks = [mark for mark in (scene.nodata, nodata) if mark is not None and holds(scene.image.dtype, mark)]
     valid = scene.valid
-    if declared is not None and holds(scene.image.dtype, declared):
-        hit = np.isnan(scene.image) if np.isnan(declared) else scene.image == declared
+    for mark in marks:
+        hit = np.isnan(scene.image) if np.isnan(mark) else scene.image == mark
         valid = valid & ~np.any(hit, axis=-1)
     if scene.image.dtype.kind == "f" and not np.isfinite(samples := scene.image[valid]).all():
         for bad, kind, advice in (
@@ -127,7 +127,7 @@ def finish(path: Path, scene: Scene, nodata: float | None) -> Scene:
             raise InputError(f"{path} declares a {name} that is not finite; mend its metadata.")
     if np.any(np.asarray(scene.scale) == 0):
         raise InputError(f"{path} declares a scale of zero; mend its metadata.")
-    return replace(scene, mask=None if valid.all() else valid, nodata=declared)
+    return replace(scene, mask=None if valid.all() else valid, nodata=next(iter(marks), scene.nodata))
 
 
 def require_valid(path: Path, scene: Scene) -> Scene:

@@ -106,9 +106,8 @@ class WindowedReader:
         with guard(self.path, "a raster"), rasterio.Env(**READING):
             image = native(np.moveaxis(self._dataset.read(self._indexes, window=window), 0, -1))
             flags = _mask_flags(self._dataset, self._indexes)
-            replaced = self._nodata is not None and MaskFlags.nodata in flags
             by_alpha = MaskFlags.alpha in flags  # GDAL takes any band that is marked so
-            complete = replaced or by_alpha or flags == {MaskFlags.all_valid}
+            complete = by_alpha or flags == {MaskFlags.all_valid}
             mask = None if complete else self._dataset.read_masks(self._indexes, window=window).all(axis=0)
             if self._alpha:
                 opaque = (self._dataset.read(self._alpha, window=window) > 0).all(axis=0)
@@ -121,7 +120,7 @@ def open_windowed(path: str | Path, nodata: float | None = None) -> Iterator[Win
     """Open a raster of any size for reading by windows.
 
     Args:
-        nodata: replaces the file's own value.
+        nodata: marks invalid samples besides the file's own value.
 
     Raises:
         InputError: no raster at that path, no real numbers, or a header that the file cannot keep.
@@ -138,7 +137,7 @@ def open_windowed(path: str | Path, nodata: float | None = None) -> Iterator[Win
             raise InputError(f"{path} is made of {missing[0]}, which is no file here; make it anew where they lie.")
         with guard(path, "a raster"), rasterio.Env(**READING):
             outline, indexes, alpha = _outline(path, dataset)
-        if nodata is not None and holds(outline.image.dtype, nodata):
+        if outline.nodata is None and nodata is not None and holds(outline.image.dtype, nodata):
             outline = replace(outline, nodata=nodata)
         yield WindowedReader(path, outline, dataset, indexes, alpha, nodata)
 
@@ -175,6 +174,11 @@ def _outline(path: Path, dataset: Any) -> tuple[Scene, tuple[int, ...], tuple[in
     shape = (dataset.height, dataset.width, len(indexes))
     dtype = np.result_type(*set(of_image(dataset.dtypes))) if indexes else np.dtype(np.uint8)
     check_kind(path, dtype)
+    if ColorInterp.palette in of_image(dataset.colorinterp):
+        raise InputError(
+            f"{path} holds numbers of a colour table, not of light; make its colours bands, such as with "
+            "gdal_translate -expand rgb."
+        )
     check_size(path, tuple(dataset.block_shapes[0]), dtype.itemsize)
     descriptions = of_image(dataset.descriptions)
     names = tuple(text or f"band {index}" for text, index in zip(descriptions, indexes, strict=True))
