@@ -263,7 +263,8 @@ def planned(settings: Settings, protocol: Mapping[str, Changes] = PROTOCOL) -> l
     Raises:
         InputError: a system or scene that is not there, or a system without a line in the protocol.
     """
-    family = [row for row in catalogue.systems().values() if row.family == settings.family]
+    rows = (row for row in catalogue.systems().values() if row.family == settings.family)
+    family = [row for row in rows if row.name in protocol or row.name in settings.systems]
     names = [row.name for row in family]
     for kind, asked, known in (("systems", settings.systems, names), ("scenes", settings.scenes, list(SCENES))):
         if wrong := [name for name in asked if name not in known]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
 import json
 import subprocess
 import sys
@@ -49,6 +50,7 @@ from jfusion.report.results import Row, table, write_results
 from jfusion.tasks import spatiospectral_task
 from jfusion.training import weights
 from jfusion.training.loop import Network, train
+from unrolled.physics import Physics
 
 RIVALS = {
     "pansharpening": ("cubic", "gsa", "mtf_glp_cbd", "fuse"),
@@ -88,6 +90,7 @@ class Experiment:
         judge: region to be judged on, likewise.
         blind: whether PSF and SRF are kept from the systems that are judged, which then estimate them.
         sizes: the paper's network, or a smaller one that trains within minutes on two cores.
+        physics: what an unrolled network takes for its sensors, see `unrolled.physics`; the paper's by default.
         steps: optimiser steps, the paper's by default. Of a fit, the number of the catalogue's row is scaled to it, and
             each of its stages by the same factor: where known sensors spare a stage there are fewer steps, and where
             the paper takes more at large ratios, more.
@@ -111,6 +114,7 @@ class Experiment:
     judge: Region | None = None
     blind: bool = False
     sizes: Literal["paper", "compact", "tiny"] = "paper"
+    physics: Physics | None = None
     steps: int | None = None
     patch: int | None = None
     batch: int | None = None
@@ -148,11 +152,16 @@ def check(experiment: Experiment, name: str) -> None:
             raise InputError(f"--{option} must be above zero, but is {value}; leave it out for the paper's.")
     if not 0 <= experiment.validate < 1:
         raise InputError(f"--validate is a share from 0 to below 1, but is {experiment.validate}.")
+    method = catalogue.get(name).method
+    if experiment.physics and not (
+        isinstance(method, Trained) and "physics" in inspect.signature(method.network).parameters
+    ):
+        raise InputError(f"{name} has no choice of --physics; leave it out.")
     training: tuple[str, ...] = ("patch", "batch", "turn", "pace")
-    if isinstance(catalogue.get(name).method, Fitted):
+    if isinstance(method, Fitted):
         why, training = f"{name} is fitted to each pair", (*training, "weights")
     elif experiment.weights is not None:
-        why, training = "--weights takes the place of one", (*training, "steps", "budget")
+        why, training = "--weights takes the place of one", (*training, "steps", "budget", "physics")
     else:
         return
     if idle := [option for option in training if getattr(experiment, option)]:
@@ -195,6 +204,8 @@ def settings(experiment: Experiment, name: str) -> dict[str, Any]:
     if isinstance(method, Classical):
         raise InputError(f"{name} is classical: there is nothing to train or fit.")
     sizes = {"paper": {}, "compact": method.compact, "tiny": method.tiny}[experiment.sizes]
+    if experiment.physics is not None:
+        sizes = {**sizes, "physics": experiment.physics}
     common = {"seed": experiment.seed, "budget": experiment.budget, "sizes": sizes,
               "folder": experiment.out / "training", "resume": experiment.resume}  # fmt: skip
     if isinstance(method, Fitted):

@@ -15,14 +15,18 @@ another sensor with as many bands, at this ratio; SUN (`unrolled/sun.py`), whose
 at a time, shows how to drop both. What to change first: the data step (`gradient_step`, `closed_form_step`), the prox,
 what the stages share, the loss.
 
-To keep what was trained: `weights.save("mine.safetensors", trained.network)` of `jfusion.training.weights`, and
-`weights.load("mine.safetensors", MINE)`.
+What was trained is kept in ``--out``, and fuses files like any system of the catalogue. The same row can be trained by
+the protocol of the papers' scripts, with checkpoints, a report and the classical systems beside it:
+
+    jfusion fuse hsi.tif ms.tif sharp.tif --system experiments.tutorial:MINE --weights runs/mine.safetensors
+    python -m experiments.own experiments.tutorial:MINE --out runs/mine
 """
 
 from __future__ import annotations
 
 import dataclasses
 import sys
+from pathlib import Path
 from typing import Unpack
 
 import jax
@@ -40,10 +44,12 @@ from jfusion import catalogue
 from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
 from jfusion.cli import answered, use_all_cores
 from jfusion.demo import JASPER
+from jfusion.files import check_output
 from jfusion.inference.evaluate import against_reference
 from jfusion.inference.run import run
 from jfusion.operators import Observation, ObservationModel, upsample
 from jfusion.progress import bar
+from jfusion.training import weights
 from jfusion.training.loop import Network, train
 from unrolled.stages import Options, Positive, Prox, Split, Stages, admm_step, cg_step, finish, run_stages
 
@@ -101,8 +107,8 @@ def optimiser(steps: int) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(0.1), optax.adam(optax.cosine_decay_schedule(1e-3, steps)))
 
 
-# A row of the catalogue, which is all that training and fusion ask for. In a package of your own, the entry point
-# `jfusion.systems = your_module` would make it known to `jfusion list`, `jfusion fuse --system mine` and the scripts.
+# A row of the catalogue, which is all that training and fusion ask for. Its name is `experiments.tutorial:MINE`; in a
+# package of your own, the entry point `jfusion.systems = your_module` would make it known by the name `mine` alone.
 MINE = System(
     name="mine",
     title="A network of my own",
@@ -114,6 +120,7 @@ MINE = System(
         network=Mine,
         loss=loss,
         recipe=Recipe(optimiser=optimiser, steps=400, patch=32, batch=4, turn=True),
+        tiny={"stages": 2, "width": 8},  # for tests
     ),
     needs_model=True,  # takes the true operators: sensors are estimated where unknown, and patches are observed anew
 )
@@ -124,10 +131,15 @@ MINE = System(
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Of the tutorial."""
+    """Of the tutorial.
+
+    Attributes:
+        steps: of training, some minutes on two cores.
+        out: file of the weights.
+    """
 
     steps: int = 400
-    """Of training, some minutes on two cores."""
+    out: Path = Path("runs/mine.safetensors")
 
 
 def rows(network: Network, where: Place) -> list[tuple[str, Array, str]]:
@@ -143,9 +155,12 @@ def rows(network: Network, where: Place) -> list[tuple[str, Array, str]]:
 
 def main(settings: Settings) -> None:
     """Trains on the upper rows of Jasper Ridge, is judged on the lower ones, and prints the table."""
+    settings.out.parent.mkdir(parents=True, exist_ok=True)
+    check_output(settings.out, overwrite=True)
     where = place("jasper_ridge", JASPER)
     with bar("training") as progress:
         trained = train(MINE, where.learn, steps=settings.steps, progress=progress)
+    weights.save(settings.out, trained.network)
     table = Table("", "PSNR, dB", "SAM, degrees", "ERGAS", "weights, and what is left of the misfit")
     for name, product, told in rows(trained.network, where):
         found = against_reference(np.asarray(product[0]), where.reference, JASPER.ratio, where.data_range)

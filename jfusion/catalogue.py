@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 import pkgutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import entry_points
@@ -162,7 +164,8 @@ class Trained:
 
     Attributes:
         network: builds the module, ``network(bands, rngs=rngs, **sizes)``; sizes default to the paper's. The module is
-            called as ``module(observation, model)``.
+            called as ``module(observation, model)``; of the family unrolled also with the options of
+            `unrolled.stages.finish`, which reports and ``exact`` ask for.
         loss: ``loss(module, observation, model, target)``, a scalar.
         recipe: of the paper.
         initialise: sets parameters from the training data, ``initialise(module, observation, model, target)``, in
@@ -322,12 +325,39 @@ def systems() -> dict[str, System]:
     return dict(sorted(rows.items(), key=lambda item: (order.index(item[1].family), item[0])))
 
 
+def add(system: System) -> System:
+    """Makes a row known to this process, as those of installed packages are.
+
+    Raises:
+        InputError: another row has its name.
+    """
+    if systems().setdefault(system.name, system) is not system:
+        raise InputError(f"there is a system called {system.name!r} already; rename one.")
+    return system
+
+
+def _of_module(name: str) -> System:
+    """The row ``module:ATTRIBUTE``, which is added; the module may lie in the working directory."""
+    module, _, attribute = name.partition(":")
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.insert(0, os.getcwd())
+    try:
+        row = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"no system could be taken from {name} ({error}); say module:NAME of its row.") from error
+    if not isinstance(row, System):
+        raise InputError(f"{name} must be a System, but is a {type(row).__name__}; say module:NAME of its row.")
+    return add(row)
+
+
 def get(name: str) -> System:
-    """The row called ``name``.
+    """The row called ``name``; also one that no package declares, by ``module:ATTRIBUTE``, whose module is run.
 
     Raises:
         InputError: there is none; the message names the nearest.
     """
+    if ":" in name:
+        return _of_module(name)
     rows = systems()
     if name in rows:
         return rows[name]

@@ -350,7 +350,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("lr", type=Path, metavar="LR", help="the image with many bands and few pixels")
     sub.add_argument("guide", type=Path, metavar="GUIDE", help="the image with few bands and many pixels")
     sub.add_argument("output", type=Path, metavar="OUT", help="GeoTIFF to write")
-    sub.add_argument("--system", metavar="NAME", help="see `jfusion list` (default: one that needs no training)")
+    sub.add_argument(
+        "--system", metavar="NAME",
+        help="see `jfusion list`; module:NAME for a row of your own (default: one that needs no training)",
+    )  # fmt: skip
     sub.add_argument(
         "--lr-sensor", metavar="NAME[:BANDS]",
         help="see `jfusion sensors`; with some of its bands: landsat8_oli:B4,B3,B2 (default: from the metadata)",

@@ -284,7 +284,7 @@ class ADMMHFNet(nnx.Module):
     ) -> None:
         free, width = physics == "free", width or bands.lr
         self.rank, self.training_rank, self.unroll = rank, training_rank, unroll
-        self.sensors = None if free else Sensors(physics, bands, dict)
+        self.sensors = None if free else Sensors(physics, bands)
         self.start = Start(bands, width, rngs=rngs) if free else None
         self.stages = nnx.List([Stage(bands, width, free, rngs=rngs) for _ in range(stages)])
         self.mix = Conv(

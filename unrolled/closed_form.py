@@ -10,7 +10,6 @@ learned are fitted to the truth: the loss gets `LinearSensors.misfit`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 import jax
@@ -20,15 +19,10 @@ from jax import Array
 
 from jfusion.catalogue import Bands
 from jfusion.classical.hypersharpening import known_response, srf
-from jfusion.errors import InputError
 from jfusion.operators import Observation, ObservationModel, SpectralResponse, one_psf
 from unrolled.physics import Sensors
 
 LinearPhysics = Literal["exact", "learned"]
-
-
-def _no_convolutions() -> Mapping[str, tuple[nnx.Module, nnx.Module]]:
-    raise InputError("a closed form needs linear operators: physics must be exact or learned, but is 'free'.")
 
 
 class LinearSensors(nnx.Module):
@@ -43,7 +37,7 @@ class LinearSensors(nnx.Module):
     """
 
     def __init__(self, physics: LinearPhysics, bands: Bands) -> None:
-        self.sensors = Sensors(physics, bands, _no_convolutions)
+        self.sensors = Sensors(physics, bands)
 
     def __call__(self, model: ObservationModel) -> ObservationModel:
         """The model with a spatial response that all bands share; no gradient passes through it.

@@ -303,7 +303,7 @@ class DBIN(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         free = physics == "free"
-        self.sensors = None if free else Sensors(physics, bands, dict)
+        self.sensors = None if free else Sensors(physics, bands)
         self.initial = Fusion(bands, width, blocks, enhanced=enhanced, free=free, rngs=rngs)
         self.refinement = Refinement(bands, width, blocks, enhanced=enhanced, free=free, rngs=rngs)
         self.mix = Layer((iterations + 1) * bands.lr, bands.lr, bounded=enhanced, use_bias=not enhanced, rngs=rngs)

@@ -115,7 +115,7 @@ class GPPNN(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         self.unroll = unroll
-        self.sensors = None if physics == "free" else Sensors(physics, bands, dict)
+        self.sensors = None if physics == "free" else Sensors(physics, bands)
         self.stages = nnx.List([Stage(bands, width, physics == "free", rngs) for _ in range(stages)])
 
     def steps(self) -> dict[str, Array]:

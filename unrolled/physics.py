@@ -1,7 +1,7 @@
 """What an unrolled network takes for its sensors: the observation model, responses that it learns, or convolutions.
 
 Published networks seldom keep the physics: most let free convolutions stand for the responses of the sensors and for
-their adjoints. Here that is one choice of every network:
+their adjoints. Here that is one choice, of every network where more than one makes sense:
 
     "exact"    the operators of the observation model and their adjoints
     "learned"  a PSF and a spectral response that are parameters, and the adjoints that follow from them
@@ -93,18 +93,23 @@ class Sensors(nnx.Module):
         physics: see the module.
         bands: of the pair.
         free: builds the paper's convolutions, ``{"lr": (see, back), "guide": (see, back)}``; called only where
-            ``physics`` is "free".
+            ``physics`` is "free", which a network without it has no `Sensors` for.
 
     Raises:
         InputError: no such physics.
     """
 
     def __init__(
-        self, physics: Physics, bands: Bands, free: Callable[[], Mapping[str, tuple[nnx.Module, nnx.Module]]]
+        self,
+        physics: Physics,
+        bands: Bands,
+        free: Callable[[], Mapping[str, tuple[nnx.Module, nnx.Module]]] | None = None,
     ) -> None:
         check_physics(physics)
+        if physics == "free" and free is None:
+            raise InputError("physics must be exact or learned: there are no free convolutions for these sensors.")
         self.learned = LearnedResponses(bands) if physics == "learned" else None
-        self.free = nnx.Dict({k: nnx.List(pair) for k, pair in free().items()}) if physics == "free" else None
+        self.free = nnx.Dict({k: nnx.List(pair) for k, pair in free().items()}) if free and physics == "free" else None
 
     def model(self, model: ObservationModel) -> ObservationModel | None:
         """The linear operators behind `__call__`, such as for `unrolled.stages.on_coefficients`; None if free."""

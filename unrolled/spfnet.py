@@ -286,7 +286,7 @@ class SpfNet(nnx.Module):
         self.inner, self.components, self.piece, self.unroll = inner, min(bands.lr, components), piece, unroll
         self.negative = negative
         free = physics == "free"
-        self.sensors = None if free else Sensors(physics, bands, dict)
+        self.sensors = None if free else Sensors(physics, bands)
         self.bridges = nnx.List([Bridge(self.components, bands.ratio, rngs) for _ in range(inner if free else 0)])
         self.stages = nnx.List(
             [Stage(bands, self.components, inner, free, k == stages - 1, rngs) for k in range(stages)]

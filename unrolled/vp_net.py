@@ -147,7 +147,7 @@ class VPNet(nnx.Module):
         if sign not in get_args(Sign):
             raise InputError(f"the sign must be one of {', '.join(get_args(Sign))}, but is {sign!r}.")
         self.unroll = unroll
-        self.sensors = None if physics == "free" else Sensors(physics, bands, dict)
+        self.sensors = None if physics == "free" else Sensors(physics, bands)
         self.stages = nnx.List([Stage(bands, width, rngs, sign) for _ in range(stages - 1)])
         self.last = DataStep()
 

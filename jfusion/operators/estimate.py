@@ -42,6 +42,9 @@ PSF_SMOOTHNESS = (1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6)
 FIRST_SMOOTHNESS = 3e-4
 """Of the PSF until the last round."""
 
+KNOTS = 6
+"""Unknowns of the PSF along a low-resolution pixel at most; their number decides how long it takes."""
+
 FEWEST = 16
 """Valid pixels of ``lr`` at least, away from the border."""
 
@@ -104,6 +107,13 @@ def _interior(image: Array, margin: int) -> Array:
     return image[:, margin : image.shape[1] - margin, margin : image.shape[2] - margin]
 
 
+def _tents(size: int, step: int) -> np.ndarray:
+    """What tents ``step`` pixels apart, one on the centre, make of an axis: ``(size, tent)``."""
+    reach = (size // 2 - step + 1) // step
+    places = size // 2 + step * np.arange(-reach, reach + 1)
+    return np.maximum(1 - np.abs(np.arange(size)[:, None] - places) / step, 0).astype(np.float32)
+
+
 def _fit_psf(
     guide: Array,
     target: Array,
@@ -115,37 +125,45 @@ def _fit_psf(
 ) -> Array:
     """Kernel ``(size, size)`` of unit sum that makes ``target``, an interior, from ``guide``; offsets do not count.
 
-    Nor do pixels of ``target`` where ``valid``, of its height and width, is 0; elsewhere it is 1.
+    It is linear between its unknowns, which at ratios above `KNOTS` are fewer than its pixels. Pixels of ``target`` do
+    not count where ``valid``, of its height and width, is 0; elsewhere it is 1.
 
     Where one is to be chosen the smoothness is that of `PSF_SMOOTHNESS` whose fit to either half of the rows explains
     the other half best.
     """
-    margin = _margin(size, grid.ratio)
+    margin, step = _margin(size, grid.ratio), -(-grid.ratio // KNOTS)
+    tents = _tents(size, step)
     rows, columns = (
-        tap_source(length, size, grid.ratio, phase, "circular")[margin : length // grid.ratio - margin]
+        tap_source(length, size, grid.ratio, phase, "circular")[margin : length // grid.ratio - margin][
+            :, tents.argmax(0)
+        ]
         for length, phase in zip(guide.shape[1:3], grid.phase, strict=True)
     )
     mean, deviation = guide.mean((0, 1, 2)), guide.std((0, 1, 2))
     deviation = jnp.where(deviation > 0, deviation, 1)
     guide, target = (guide - mean) / deviation, (target - target.mean((0, 1, 2))) / deviation
+    for axis in (1, 2):
+        moved = [(1 - abs(move) / step) * jnp.roll(guide, move, axis) for move in range(1 - step, step)]
+        guide = jnp.sum(jnp.stack(moved), 0)
+    knots = tents.shape[1]
 
     def add(sums: tuple[Array, ...], line: tuple[Array, Array, Array, Array]) -> tuple[tuple[Array, ...], None]:
         half, row, wanted, counts = line
         patches = jnp.moveaxis(guide[:, row][:, :, columns], 3, 2)
-        patches = counts[:, None] * patches.reshape(guide.shape[0], size * size, *wanted.shape[1:])
+        patches = counts[:, None] * patches.reshape(guide.shape[0], knots**2, *wanted.shape[1:])
         wanted = counts[:, None] * wanted
         gram = jnp.einsum("bipc,bjpc->ij", patches, patches, precision="highest")
         moment = jnp.einsum("bipc,bpc->i", patches, wanted, precision="highest")
         parts = gram, moment, patches.sum((0, 2)), wanted.sum((0, 1))
         return tuple(total.at[half].add(part) for total, part in zip(sums, parts, strict=True)), None
 
-    taps, bands = size * size, guide.shape[-1]
+    taps, bands = knots**2, guide.shape[-1]
     zero = tuple(jnp.zeros((2, *shape), guide.dtype) for shape in ((taps, taps), (taps,), (taps, bands), (bands,)))
     halves = jnp.arange(len(rows)) % 2
     sums, _ = jax.lax.scan(add, zero, (halves, jnp.asarray(rows), jnp.moveaxis(target, 1, 0), valid))
     counts = jnp.maximum(jnp.bincount(halves, valid.sum(1), length=2) * guide.shape[0], 1)
-    line = _differences(size, fixed_ends=True)
-    plane = jnp.asarray(np.kron(line, np.eye(size)) + np.kron(np.eye(size), line), guide.dtype)
+    line = _differences(knots, fixed_ends=True)
+    plane = jnp.asarray(np.kron(line, np.eye(knots)) + np.kron(np.eye(knots), line), guide.dtype)
 
     def centred(sums: tuple[Array, ...], count: Array) -> tuple[Array, Array]:
         gram, moment, total, wanted = sums
@@ -154,7 +172,7 @@ def _fit_psf(
 
     def solved(gram: Array, moment: Array, smoothness: Array | float) -> Array:
         scale = jnp.trace(gram) / taps
-        penalty = smoothness * grid.ratio**4 * plane
+        penalty = smoothness * (grid.ratio / step) ** 4 * plane
         return _nonnegative(gram / scale + penalty, moment[:, None] / scale, jnp.ones((taps, 1), bool))[:, 0]
 
     def left(smoothness: Array) -> Array:
@@ -167,7 +185,8 @@ def _fit_psf(
     tried, given = jnp.asarray(PSF_SMOOTHNESS, guide.dtype), jnp.asarray(smoothness, guide.dtype)
     smoothness = jax.lax.cond(choosing, lambda: tried[jnp.argmin(jax.lax.map(left, tried))], lambda: given)
     psf = solved(*centred(tuple(total.sum(0) for total in sums), counts.sum()), smoothness)
-    return (psf / psf.sum()).reshape(size, size)
+    psf = jnp.einsum("ik,jl,kl->ij", tents, tents, psf.reshape(knots, knots), precision="highest")
+    return psf / psf.sum()
 
 
 @partial(jax.jit, static_argnames=("grid", "size", "boundary"))

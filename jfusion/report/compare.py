@@ -145,7 +145,7 @@ def stage_views(network: Network, observation: Observation, model: ObservationMo
     result = jax.jit(lambda observation, model: network(observation, model, stages=True))(observation, model)
     return [
         StageView(
-            f"stage {k + 1}",
+            f"estimate {k + 1}",
             np.asarray(estimate[0]),
             {key: float(r[k][0]) for key, r in result.residuals.items()},
         )

@@ -18,7 +18,7 @@ class StageView:
     """One stage of an unrolled network.
 
     Attributes:
-        name: such as "stage 3".
+        name: such as "estimate 3".
         estimate: of the scene ``(height, width, band)``.
         residuals: of each observation, ``||A x - y|| / ||y||`` by key.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import math
 import time
 import warnings
@@ -192,6 +193,12 @@ def train(
             written, or no checkpoint of the run is sound.
     """
     bands = Bands.of(data.observation, data.model)
+    try:
+        sizes = json.loads(json.dumps(sizes or {}))  # as a weights file gives them back
+    except TypeError as error:
+        raise InputError(
+            f"sizes must be numbers, words and lists, which a weights file keeps, but: {error}."
+        ) from error
     if start is None:
         module, scale = build(system, bands, seed, sizes), _unit(data.target)
     else:
@@ -216,7 +223,7 @@ def train(
         )
     dtype = dtype or recipe.dtype
     turn = recipe.turn if turn is None else turn
-    players, modules = make_players(method, module, bands, steps, seed, sizes or {}, pace)
+    players, modules = make_players(method, module, bands, steps, seed, sizes, pace)
     devices = Devices.of(batch, recipe.parts)
     state, done, history = begin(players, modules, seed), 0, _History()
     held_out, held_out_model = None, data.model
@@ -233,7 +240,7 @@ def train(
             from jfusion.training.folder import open_run
 
             settings = {
-                "system": system.name, "bands": dataclasses.asdict(bands), "sizes": sizes or {}, "seed": seed,
+                "system": system.name, "bands": dataclasses.asdict(bands), "sizes": sizes, "seed": seed,
                 "steps": steps, "patch": patch, "batch": batch, "parts": recipe.parts, "dtype": dtype,
                 "average": recipe.average, "turn": turn, "pace": pace, "data": _digest(data),
                 "observation model": name_of(data.model), "arrays of the state": _shapes(state),
@@ -284,8 +291,8 @@ def train(
             if report:
                 figures = {name if name != NETWORK else "loss": float(value) for name, value in values.items()}
                 history.losses.append(figures["loss"])
-                pace = (time.perf_counter() - reported[1]) / (done - reported[0])
-                at_once = max(1, min(devices.steps, int(LONGEST_CALL / pace)))
+                took = (time.perf_counter() - reported[1]) / (done - reported[0])
+                at_once = max(1, min(devices.steps, int(LONGEST_CALL / took)))
                 reported = done, time.perf_counter()
             if look and judge is not None:
                 figures["validation"] = value = judge(state.players[NETWORK])
@@ -302,7 +309,7 @@ def train(
             run.checkpoints.wait()
 
     def network(player: PlayerState) -> Network:
-        return Network(system, bands, sizes or {}, merge(players[NETWORK], jax.device_get(player)), scale)
+        return Network(system, bands, sizes, merge(players[NETWORK], jax.device_get(player)), scale)
 
     seconds = spent + time.perf_counter() - began
     chosen = None if best is None else network(best)

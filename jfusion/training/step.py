@@ -39,8 +39,8 @@ class Batch(NamedTuple):
 
 
 PlayerLoss = Callable[[Mapping[str, Any], Batch, ObservationModel, Array], Array]
-"""``loss(modules, batch, model, key)``, a scalar, mean over the batch; the key is another one at every turn, and the
-same on all devices."""
+"""``loss(modules, batch, model, key)``, a scalar, mean over the batch; the key is another one at every step and every
+turn of a player, the first of which share it, and the same on all devices."""
 
 
 @dataclasses.dataclass(frozen=True)

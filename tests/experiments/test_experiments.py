@@ -100,6 +100,9 @@ def test_mistakes_are_named() -> None:
             runner.run(Experiment(**wrong), "pannet")
     with pytest.raises(InputError, match="--steps is for trainings, but --weights"):
         runner.run(Experiment(weights=Path("net.safetensors"), steps=4), "pannet")
+    with pytest.raises(InputError, match="sun has no choice of --physics"):
+        runner.run(Experiment(physics="exact"), "sun")
+    assert settings(Experiment(sizes="tiny", physics="exact"), "gppnn")["sizes"]["physics"] == "exact"
     with pytest.raises(InputError, match="--turn is for trainings"):
         runner.run(Experiment(turn=True), "gdd")
     for other, data, message in (

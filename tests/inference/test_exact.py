@@ -10,7 +10,7 @@ from jfusion.data.simulate import Protocol, simulate
 from jfusion.errors import InputError
 from jfusion.inference.fuse import fuse
 from jfusion.inference.pair import make_pair
-from jfusion.inference.run import run
+from jfusion.inference.run import completed, run
 from jfusion.metrics import consistency
 from jfusion.operators import relative_residual
 from jfusion.operators.estimate import estimate
@@ -62,6 +62,15 @@ def test_files_are_fused_exactly_in_windows_too(network, tmp_path) -> None:
     pair = make_pair(readers.read(lr), readers.read(guide))
     sensor = estimate(pair.observation, pair.model).model
     assert misfit(exact=True, tile=72) < 0.2 * misfit(exact=False, tile=None)
+
+
+def test_sensors_are_estimated_for_a_network_that_takes_them() -> None:
+    images = scenes.load("landsat8_tiny")
+    pair = make_pair(images["msi"], images["pan"])
+    unknown = pair.model.replace(operators={"lr": None, "guide": None})
+    for physics, known in (("free", False), ("exact", True)):
+        model, _ = completed(catalogue.get("gppnn"), pair.observation, unknown, sizes={"physics": physics})
+        assert model.known is known
 
 
 def test_only_unrolled_networks_are_asked() -> None:

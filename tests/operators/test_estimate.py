@@ -100,6 +100,17 @@ def test_recovers_both_responses(ratio, centre):
         assert np.all(psf >= 0)
 
 
+def test_a_psf_of_many_pixels_has_fewer_unknowns():
+    observation, model = simulate(8, (3.5, 4.0), size=(16, 14), noise=(35, 40))
+    found = estimate(observation, unknown(model, "lr", "guide"))
+    psf = found.model["lr"].psf
+    assert psf.shape == (33, 33)
+    assert error(psf, embedded(model["lr"].psf, len(psf))) < 0.2
+    np.testing.assert_allclose(psf[1:-1:2], (psf[:-2:2] + psf[2::2]) / 2, atol=1e-6)
+    assert error(found.model["guide"].srf, SRF) < 0.25
+    assert np.all(psf >= 0)
+
+
 def test_psf_carries_a_shift_that_the_grid_does_not_know():
     observation, model = simulate(3, (1.0, 1.0), move=(0.6, -0.8))
     found = estimate(observation, unknown(model, "lr", "guide"))

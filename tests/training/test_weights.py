@@ -9,7 +9,7 @@ from jfusion.catalogue import Bands
 from jfusion.errors import InputError
 from jfusion.inference.run import trained
 from jfusion.training import weights
-from jfusion.training.loop import Network, build
+from jfusion.training.loop import Network, build, train
 
 
 def test_weights_round_trip(tmp_path) -> None:
@@ -54,6 +54,11 @@ def test_a_network_that_is_in_no_catalogue_is_loaded_with_its_row(tmp_path) -> N
         weights.load(path)
     with pytest.raises(InputError, match="weights of mine, but theirs"):
         weights.load(path, toys.row("theirs"))
+
+
+def test_sizes_that_no_file_keeps_are_refused_before_training() -> None:
+    with pytest.raises(InputError, match="which a weights file keeps"):
+        train(toys.row("mine"), toys.simulation(), sizes={"width": np.tanh}, steps=1)
 
 
 @pytest.mark.parametrize("content", [b"", b"not weights", b"\x08\0\0\0\0\0\0\0{}      "])

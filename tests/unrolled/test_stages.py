@@ -44,6 +44,12 @@ def test_closed_form_is_what_conjugate_gradients_approach(guide, pair) -> None:
     np.testing.assert_allclose(exact, iterated, atol=1e-4)
 
 
+def test_closed_form_needs_the_low_resolution_image(pair) -> None:
+    prior, observation, model = pair
+    with pytest.raises(InputError, match="spectral_step"):
+        closed_form_step(prior, observation, model, weight={"guide": 1.0})
+
+
 def test_all_steps_agree_in_a_subspace(pair) -> None:
     """Each, repeated where one is not enough, finds the coefficients of least ``|A E c - y|^2 + 0.3 |c - prior|^2``."""
     prior, observation, model = pair

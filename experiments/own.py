@@ -1,0 +1,39 @@
+"""A system of your own under the protocol of the papers' scripts, beside the classical ones.
+
+    python -m experiments.own my_module:MINE --steps 2000 --turn --out runs/mine
+
+``my_module:MINE`` is its row, a `jfusion.catalogue.System`, in a module of the working directory or an installed one;
+what follows are the settings of `experiments.runner.Experiment`.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from experiments.runner import Experiment, main
+from jfusion import catalogue
+from jfusion.cli import answered, use_all_cores
+from jfusion.errors import InputError
+
+EXPERIMENT = Experiment(out=Path("runs/own"))
+
+
+def named(words: list[str]) -> str:
+    """The name of the system that the first word of the command line says.
+
+    Raises:
+        InputError: it says none.
+    """
+    if not words or words[0].startswith("-"):
+        raise InputError("say first which system, as module:NAME of its row, such as experiments.tutorial:MINE.")
+    return catalogue.get(words[0]).name
+
+
+if __name__ == "__main__":
+    use_all_cores()
+    names: list[str] = []
+    if code := answered(lambda: names.append(named(sys.argv[1:]))):
+        sys.exit(code)
+    del sys.argv[1]
+    main(names[0], EXPERIMENT, EXPERIMENT)
