@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import jax.numpy as jnp
 import numpy as np
 
-from jfusion import catalogue
+from jfusion import catalogue, sensors
 from jfusion.catalogue import Classical, Fitted, System, Trained
 from jfusion.data import geotiff, readers
 from jfusion.data.geometry import PairGeometry, pair_grid
@@ -54,6 +54,9 @@ COPIES = 30
 
 BLEND_MARGIN = 16
 """Overlap, in low-resolution pixels, of windows of systems that use statistics of the window."""
+
+WITHOUT_PSF = ("cubic", "interp23")
+"""Classical systems that ask for no PSF."""
 
 SAMPLE = 512
 """Side, in high-resolution pixels, of the part that a model is estimated or a network is trained on; see `sample`."""
@@ -272,6 +275,16 @@ def fuse(
     )
 
 
+def psf_remark(system: System, model: ObservationModel) -> str:
+    """A remark where a rule has taken a typical PSF for one that is not known."""
+    if model.operators["lr"] is not None or not isinstance(system.method, Classical) or system.name in WITHOUT_PSF:
+        return ""
+    gain = sensors.MTF_FALLBACK["ms"]
+    return (
+        f"the PSF of LR, which is not known, is taken for one of MTF {gain:g} at the Nyquist frequency (or --estimate)"
+    )
+
+
 class Done(NamedTuple):
     """How the system came to be ready."""
 
@@ -301,7 +314,7 @@ def _whole(
         estimating=estimating, exact=exact, **settings,
     )  # fmt: skip
     told = pair.remark, "" if estimating else scale_remark(pair), "" if registering else place_remark(pair), done.note
-    note = "; ".join(filter(None, told))
+    note = "; ".join(filter(None, (*told, psf_remark(system, done.model))))
     if done.registration is not None:
         mask = np.asarray(shown(done.registration.displacement, jnp.asarray(pair.lr.valid)))
         pair = dataclasses.replace(pair, lr=dataclasses.replace(pair.lr, mask=mask))
@@ -338,6 +351,7 @@ def _windowed(
         if isinstance(system.method, Trained):
             network, how = trained(system, seen.observation, model, **settings)
             notes.append(how)
+        notes.append(psf_remark(system, model))
         apply, progress = ready(system, network, exact), settings["progress"]
 
         def tiles() -> Iterator[Tile]:
@@ -433,33 +447,37 @@ class Layout:
 
 
 def sample(sources: Sources, side: int = SAMPLE) -> tuple[slice, slice]:
-    """Rows and columns of `lr` that stand for the scene: of its centre, edges and corners, where most pixels are valid.
+    """Rows and columns of `lr` that stand for the scene: of its centre, edges and corners, or of all its parts where no
+    pixel of those is valid, that with most valid pixels.
 
     Args:
         sources: the two images.
         side: of the window in high-resolution pixels, less where the scene is smaller.
 
     Raises:
-        InputError: none of them has a valid pixel.
+        InputError: the scene has no valid pixel.
     """
     lr, _ = sources.outlines
-    rows, columns = (_places(size, side // sources.geometry.ratio) for size in (lr.height, lr.width))
-    best, most = (rows[0], columns[0]), 0
-    for window in itertools.product(rows, columns):
-        valid = sources.pair(*window).valid
-        if (count := int(np.count_nonzero(valid))) > most:
-            best, most = window, count
-        if count == valid.size:
-            break
-    if not most:
-        raise InputError(
-            f"{lr.name} and its guide have no valid pixel in common in the scene's centre, edges or corners, where a "
-            "part that stands for the scene is looked for; crop both to where they are valid."
-        )
-    return best
+    length = max(side // sources.geometry.ratio, 1)
+    best, most = (slice(0), slice(0)), 0
+    for places in (_few, _all):
+        for window in itertools.product(places(lr.height, length), places(lr.width, length)):
+            valid = sources.pair(*window).valid
+            if (count := int(np.count_nonzero(valid))) > most:
+                best, most = window, count
+            if count == valid.size:
+                break
+        if most:
+            return best
+    raise InputError(f"{lr.name} and its guide have no valid pixel in common; check their nodata.")
 
 
-def _places(size: int, length: int) -> list[slice]:
+def _few(size: int, length: int) -> list[slice]:
     """Windows of at most ``length`` pixels in the middle and at both ends of an axis of ``size``."""
-    length = min(size, max(length, 1))
+    length = min(size, length)
     return [slice(start, start + length) for start in dict.fromkeys(((size - length) // 2, 0, size - length))]
+
+
+def _all(size: int, length: int) -> list[slice]:
+    """Windows of at most ``length`` pixels that cover an axis of ``size``."""
+    return [slice(start, min(start + length, size)) for start in range(0, size, length)]

@@ -24,5 +24,8 @@ def test_another_part_does_where_the_centre_is_nodata() -> None:
     mask = np.zeros((9, 12), bool)
     mask[5:, :4] = True
     assert sample(sources(mask), 6) == (slice(6, 9), slice(0, 3))
-    with pytest.raises(InputError, match="ms and its guide have no valid pixel in common in the scene's centre"):
+    hidden = np.zeros((30, 40), bool)
+    hidden[10:14, 10:14] = True
+    assert sample(sources(hidden), 6) == (slice(9, 12), slice(9, 12))
+    with pytest.raises(InputError, match="ms and its guide have no valid pixel in common"):
         sample(sources(np.zeros((9, 12), bool)), 6)
