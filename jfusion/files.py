@@ -53,11 +53,14 @@ def _check_writable(folder: Path, prefix: str) -> None:
 def replaced(path: Path, overwrite: bool = True) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its name when the block ends well and is removed when it does not.
 
+    Where ``path`` is a link, the file that it leads to is replaced.
+
     Raises:
         InputError: the output exists and ``overwrite`` is off, or its folder cannot be written to.
         RunError: no space is left.
     """
     check_output(path, overwrite)
+    path = path.resolve() if path.is_symlink() else path
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)

@@ -294,6 +294,7 @@ def _cases(folder: Path) -> dict[str, tuple[list[str], str]]:
     nan[0, 3, 3] = np.nan
     blank = write(folder / "blank.tif", np.zeros((4, 16, 16), np.uint16), nodata=0)
     larger = [str(write(folder / "h.tif", image(4, 64))), str(write(folder / "i.tif", image(1, 128), step=15.0))]
+    tiny = [str(write(folder / "m.tif", image(4, 2))), str(write(folder / "n.tif", image(1, 4), step=15.0))]
     marked = str(write(folder / "j.tif", image(4, 16, np.int16), nodata=-32768))
     reflectance = str(write(folder / "k.tif", image(4, 16, np.float32) / 5000))
     large = str(write(folder / "l.tif", image(4, 64) + 300))
@@ -303,6 +304,7 @@ def _cases(folder: Path) -> dict[str, tuple[list[str], str]]:
         "truncated": ([lr, str(truncated)], "truncated.tif"),
         "ratio not an integer": ([lr, str(write(folder / "c.tif", image(1, 40), step=13.0))], "integer"),
         "ratio below one": ([guide, lr], "finer"),
+        "tiny images": (tiny, "2 x 2 pixels"),
         "no overlap": ([lr, str(write(folder / "d.tif", image(1, 32), step=15.0, x=9e5))], "in common"),
         "other CRS": ([lr, str(write(folder / "e.tif", image(1, 32), step=15.0, crs="EPSG:4326"))], "EPSG:4326"),
         "band count": ([lr, guide, "--lr-sensor", "landsat8_oli"], "landsat8_oli"),
@@ -335,7 +337,7 @@ def _cases(folder: Path) -> dict[str, tuple[list[str], str]]:
 
 
 CASES = """missing file, not an image, truncated, ratio not an integer, ratio below one, no overlap, other CRS,
-band count, unknown sensor, unknown system, all nodata, NaN, complex, strings, MATLAB key,
+tiny images, band count, unknown sensor, unknown system, all nodata, NaN, complex, strings, MATLAB key,
 weights for a classical system, no weights, tile, windows of a registered pair, interval of a classical system,
 level of an interval, share for a level, exact product of a classical system, nothing to keep,
 nothing to spend a budget on, nothing to learn, no weights to save, report in a file,

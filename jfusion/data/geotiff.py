@@ -218,8 +218,8 @@ def open_writer(
     """A GeoTIFF to be filled window by window with the size and metadata of `outline`, whose image is not looked at.
 
     The windows go to a hidden folder beside `path`; on leaving the block the file is compressed (with bounded memory)
-    and moved to `path`. If the block raises, nothing is left. Invalid pixels become nodata, or a mask band if the
-    outline has a mask and no nodata.
+    and moved to `path`, or to where that leads if it is a link. If the block raises, nothing is left. Invalid pixels
+    become nodata, or a mask band if the outline has a mask and no nodata.
 
     Args:
         dtype, cog, overwrite: see `write`.
@@ -230,6 +230,7 @@ def open_writer(
         RunError: the file could not be completed.
     """
     path = Path(path)
+    path = path.resolve() if path.is_symlink() else path
     kind = outline.image.dtype if dtype is None else data_type(dtype)
     check_output(path, overwrite)
     if path.suffix.lower() not in SUFFIXES:

@@ -58,6 +58,9 @@ BLEND_MARGIN = 16
 WITHOUT_PSF = ("cubic", "interp23")
 """Classical systems that ask for no PSF."""
 
+FEWEST = 4
+"""Rows and columns of the low-resolution image at least: PSFs that reach over its border are mirrored there."""
+
 SAMPLE = 512
 """Side, in high-resolution pixels, of the part that a model is estimated or a network is trained on; see `sample`."""
 
@@ -233,6 +236,11 @@ def fuse(
         check_learning(row, weights, {"--budget": budget, "--keep": keep})
         if exact:
             check_exact(row)
+        if min(lr_outline.height, lr_outline.width) < FEWEST:
+            raise InputError(
+                f"the images share {lr_outline.height} x {lr_outline.width} pixels of {lr.name}, but a product needs "
+                f"{FEWEST} x {FEWEST} at least; give a larger pair."
+            )
         layout = Layout.of(row, sources, tile, memory)
         if register and layout.windows > 1:
             raise InputError(

@@ -138,6 +138,15 @@ def test_a_file_says_what_made_it(tmp_path):
         assert dataset.tags()["SYSTEM"] == "gsa"
 
 
+def test_a_link_stays(tmp_path):
+    target, link = tmp_path / "target.tif", tmp_path / "link.tif"
+    target.write_text("of before")
+    link.symlink_to(target)
+    geotiff.write(link, scene(), overwrite=True)
+    assert link.is_symlink()
+    assert readers.read(target).bands == scene().bands
+
+
 def test_a_new_file_outdates_what_lies_beside(tmp_path):
     path = tmp_path / "place.tif"
     for suffix in ("", ".aux.xml", ".ovr", ".msk"):
