@@ -41,7 +41,7 @@ from jfusion.cli import answered, use_all_cores
 from jfusion.data import readers
 from jfusion.demo import LEFT, RIGHT
 from jfusion.errors import InputError, JFusionError, RunError
-from jfusion.files import check_output, replaced
+from jfusion.files import check_output, make_folder, replaced
 from jfusion.inference.evaluate import CONVENTIONS
 from jfusion.inference.run import completed
 from jfusion.report.compare import stage_views
@@ -475,7 +475,7 @@ def compare(settings: Settings, protocol: Mapping[str, Changes] = PROTOCOL) -> P
         RunError: some runs failed; all others are in the tables and on the page.
     """
     first, out = planned(settings, protocol), settings.out
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     tables, page = out / f"{settings.family}.md", out / f"{settings.family}.html"
     for path in (tables, page):
         check_output(path, overwrite=True)

@@ -214,11 +214,15 @@ def _size(example: Record, crop: Region | None, ratio: int) -> tuple[int, int]:
 
 
 def parted(learn: Simulation, share: float) -> tuple[Simulation, Simulation]:
-    """Pairs to train on and pairs that choose the best step: whole images, or part of a single one; see `hold_out`."""
+    """Pairs to train on and pairs that choose the best step: the last images, or part of a single one (`hold_out`).
+
+    Where images differ in size they are parts of scenes, so that the last ones may lie beside others. One at least is
+    left to train on.
+    """
     count = len(learn.target)
     if count == 1:
         return hold_out(learn, share)
-    kept = count - max(1, round(count * share))
+    kept = max(1, count - max(1, round(count * share)))
     return _some(learn, slice(kept)), _some(learn, slice(kept, None))
 
 

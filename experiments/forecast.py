@@ -191,6 +191,7 @@ def analysed(
     model: ObservationModel,
     parts: int,
     dtype: DType,
+    observing: bool = False,
 ) -> Work:
     """Counts the train step of one device with a whole batch, without running it.
 
@@ -203,7 +204,7 @@ def analysed(
     share = devices.share(batch)
 
     def lowered(parts: int, dtype: str) -> Any:
-        step: Any = make_step(players, devices, parts, dtype)
+        step: Any = make_step(players, devices, parts, dtype, observing)
         return step.lower(state, share, model)
 
     whole = lowered(1, "float32")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.util
 import json
 import math
 import shlex
@@ -23,7 +24,7 @@ import numpy as np
 from experiments.runner import SHOWN, Cost, Experiment, mean, means
 from jfusion.data import scenes
 from jfusion.errors import InputError
-from jfusion.files import replaced
+from jfusion.files import make_folder, replaced
 from jfusion.report.compare import PSNR_EXACT, SENSOR_ERRORS
 from jfusion.report.results import (
     Row,
@@ -96,13 +97,16 @@ def command(system: str, used: Mapping[str, Any], leave: Collection[str] = ()) -
     """Words after ``python`` that run the script of a system with the settings ``used``, as JSON gives them.
 
     The data are always named, since their default depends on the files that are there. ``leave`` names settings that
-    are left out.
+    are left out. A system without a script is one of a user's own, whose module is not known here.
     """
-    script = importlib.import_module(f"experiments.{system}")
+    words = [f"experiments.{system}"]
+    if importlib.util.find_spec(words[0]) is None:
+        words = ["experiments.own", f"MODULE:{system}"]
+    script = importlib.import_module(words[0])
     default = script.EXPERIMENT if used["data"] in scenes.names() else script.PAPER
     usual = {**plain(dataclasses.asdict(default)), "data": None}
     known = {name: value for name, value in used.items() if name in usual and name not in leave}
-    return ["-m", f"experiments.{system}", *options(known, usual)]
+    return ["-m", *words, *options(known, usual)]
 
 
 def options(used: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
@@ -293,8 +297,8 @@ def _told(values: Mapping[str, Any]) -> str:
 
 def main(runs: Sequence[Path], out: Path) -> None:
     """Writes the table of ``runs`` to ``out``, and prints where."""
+    make_folder(out.parent)
     text = markdown([read(folder) for folder in runs])
-    out.parent.mkdir(parents=True, exist_ok=True)
     with replaced(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(out)

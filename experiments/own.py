@@ -3,7 +3,8 @@
     python -m experiments.own my_module:MINE --steps 2000 --turn --out runs/mine
 
 ``my_module:MINE`` is its row, a `jfusion.catalogue.System`, in a module of the working directory or an installed one;
-what follows are the settings of `experiments.runner.Experiment`.
+what follows are the settings of `experiments.runner.Experiment`. ``--data cave/first20`` or another data set takes part
+without noise and at ratio 4 unless ``--protocol`` says otherwise.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from pathlib import Path
 from experiments.runner import Experiment, main
 from jfusion import catalogue
 from jfusion.cli import answered, use_all_cores
+from jfusion.data.simulate import Protocol
 from jfusion.errors import InputError
 
 EXPERIMENT = Experiment(out=Path("runs/own"))
+PAPER = Experiment(protocol=Protocol(ratio=4), out=EXPERIMENT.out)
+"""For data sets, whose images are in shares of full scale."""
 
 
 def named(words: list[str]) -> str:
@@ -36,4 +40,6 @@ if __name__ == "__main__":
     if code := answered(lambda: names.append(named(sys.argv[1:]))):
         sys.exit(code)
     del sys.argv[1]
-    main(names[0], EXPERIMENT, EXPERIMENT)
+    if not any(word.partition("=")[0] == "--data" for word in sys.argv):
+        sys.argv += ["--data", EXPERIMENT.data]
+    main(names[0], PAPER, EXPERIMENT)

@@ -220,7 +220,7 @@ def main(settings: Settings) -> None:
         real = make_pair(images[lr], images[guide])
         found = register(real.observation, real.model, jnp.asarray(real.lr.valid))
         shares = [" ".join(f"{share:.3f}" for share in part) for part in (found.before, found.explained)]
-        print(f"{scene}: {found}; of the guide {shares[0]} is explained without it, {shares[1]} with it", flush=True)
+        print(f"{scene}: {found} (by band: {shares[1]}, {shares[0]})", flush=True)
 
 
 if __name__ == "__main__":

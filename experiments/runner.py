@@ -28,7 +28,7 @@ from typing import Any, Literal
 import numpy as np
 
 from experiments.datasets import Benchmark, benchmark, parted
-from experiments.places import Judged, place
+from experiments.places import REGIONS, Judged, place
 from jfusion import catalogue
 from jfusion.catalogue import Classical, Fitted, Trained
 from jfusion.data import builders, scenes
@@ -36,7 +36,7 @@ from jfusion.data.builders.layouts import PairFiles
 from jfusion.data.simulate import Protocol, Region
 from jfusion.demo import JASPER
 from jfusion.errors import InputError
-from jfusion.files import check_folder, check_output, replaced
+from jfusion.files import check_output, make_folder, replaced
 from jfusion.inference.evaluate import CONVENTIONS
 from jfusion.inference.meter import measured
 from jfusion.inference.run import completed
@@ -137,10 +137,11 @@ class Experiment:
         """The same with everything small."""
         side = max(32, 2 * self.protocol.ratio)
         learn, judge = (0, side, 0, side), (0, side, 0, side)
-        if self.embedded:
-            learn, judge = (0, 32, 0, 32), (0, 32, 52, 84)
+        if self.data in REGIONS:
+            learn, judge = ((r[0], min(r[0] + 32, r[1]), r[2], min(r[2] + 32, r[3])) for r in REGIONS[self.data])
+        patch = min(16, learn[1] - learn[0], learn[3] - learn[2]) // self.protocol.ratio * self.protocol.ratio
         return dataclasses.replace(
-            self, learn=learn, judge=judge, sizes="tiny", steps=20, patch=16, batch=2, validate=0
+            self, learn=learn, judge=judge, sizes="tiny", steps=20, patch=patch, batch=2, validate=0
         )
 
 
@@ -355,8 +356,7 @@ def run(experiment: Experiment, name: str, published: Mapping[str, str] | None =
     if experiment.weights is not None:
         network, note = weights.load(experiment.weights, catalogue.get(name)), f"weights of {experiment.weights.name}"
     folder = experiment.out
-    check_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     check_output(folder / "index.html", overwrite=True)
     learns = network is None and isinstance(catalogue.get(name).method, Trained)
     where = ground(experiment, learns)

@@ -19,6 +19,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,10 +36,10 @@ from jfusion.catalogue import Bands, DType, Recipe, System, Trained
 from jfusion.cli import answered, cores, use_all_cores
 from jfusion.data.patches import Crops, crops
 from jfusion.data.pipeline import stacked
-from jfusion.data.simulate import Simulation
+from jfusion.data.simulate import Simulation, explains
 from jfusion.demo import JASPER
 from jfusion.errors import InputError, RunError
-from jfusion.files import check_output, replaced
+from jfusion.files import check_output, make_folder, replaced
 from jfusion.operators import ObservationModel
 from jfusion.report.environment import environment
 from jfusion.training.loop import build
@@ -93,13 +94,18 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A system that is ready to be trained, and patches to train it on."""
+    """A system that is ready to be trained, and patches to train it on.
+
+    Attributes:
+        observing: whether patches are observed anew in the step, see `jfusion.training.step.make_body`.
+    """
 
     players: dict[str, Player]
     modules: dict[str, Any]
     model: ObservationModel
     source: Crops
     recipe: Recipe
+    observing: bool
 
     def batch(self, patches: int, process: int = 0, processes: int = 1) -> Batch:
         """The share of a process of so many patches."""
@@ -127,7 +133,8 @@ def prepare(system: System, data: Simulation, settings: Settings) -> Study:
         dtype=settings.dtype or method.recipe.dtype,
     )
     players, modules = make_players(method, module, bands, recipe.steps, 0, sizes)
-    return Study(players, modules, data.model, crops(data, recipe.patch), recipe)
+    observing = system.reads_model(sizes) and explains(data.model, (recipe.patch, recipe.patch))
+    return Study(players, modules, data.model, crops(data, recipe.patch), recipe, observing)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -200,9 +207,10 @@ def timer(study: Study, case: Case) -> Callable[[int], float]:
     """
     count, patches = case
     devices = first_devices(count)
-    advance = make_steps(study.players, devices, study.recipe.parts, study.recipe.dtype)
-    state, model = devices.replicate((begin(study.players, study.modules), study.model))
-    batches = [devices.share(study.batch(patches, jax.process_index(), jax.process_count()))] * devices.steps
+    advance = make_steps(study.players, devices, study.recipe.parts, study.recipe.dtype, study.observing)
+    with fitting(case):
+        state, model = devices.replicate((begin(study.players, study.modules), study.model))
+        batches = [devices.share(study.batch(patches, jax.process_index(), jax.process_count()))] * devices.steps
     if may_lock(advance, devices, state, batches, 1, model):
         raise RunError(
             f"the step calls LAPACK, for which {count} devices of a CPU may wait for one another for ever; measure it "
@@ -212,20 +220,28 @@ def timer(study: Study, case: Case) -> Callable[[int], float]:
     def seconds(steps: int) -> float:
         nonlocal state
         begun = time.perf_counter()
-        for done in range(0, steps, devices.steps):
-            state, _ = advance(state, batches, min(devices.steps, steps - done), model)
-        jax.block_until_ready(state)
+        with fitting(case):
+            for done in range(0, steps, devices.steps):
+                state, _ = advance(state, batches, min(devices.steps, steps - done), model)
+            jax.block_until_ready(state)
         return time.perf_counter() - begun
 
+    seconds(2)
+    return seconds
+
+
+@contextmanager
+def fitting(case: Case) -> Iterator[None]:
+    """Raises RunError where the devices have too little memory for a case, beside those that are measured in turn."""
     try:
-        seconds(2)
+        yield
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise RunError(
-            f"{patches} patches on {count} devices do not fit their memory; choose smaller batches or patches."
+            f"{case[1]} patches on {case[0]} devices do not fit their memory; choose smaller or fewer batches, or "
+            "smaller patches."
         ) from error
-    return seconds
 
 
 def spread(values: Sequence[float]) -> tuple[float, float, float]:
@@ -353,7 +369,9 @@ def study_report(system: System, data: Simulation, settings: Settings) -> dict[s
     measured = list(measure(study, counts, starts, settings.steps, settings.repeats))
     parts, dtype = study.recipe.parts, study.recipe.dtype
     work = {
-        patches: analysed(study.players, study.modules, study.batch(patches), study.model, parts, dtype)
+        patches: analysed(
+            study.players, study.modules, study.batch(patches), study.model, parts, dtype, study.observing
+        )
         for patches in sorted({parts, *starts})
     }
     rows = [
@@ -389,7 +407,7 @@ def run(settings: Settings) -> None:
     if min(settings.steps, settings.repeats) < 1 or not 0 < settings.utilisation <= 1:
         raise InputError("steps and repeats must be at least 1, and the utilisation above 0 and at most 1.")
     system = catalogue.get(settings.system)
-    settings.out.mkdir(parents=True, exist_ok=True)
+    make_folder(settings.out)
     files = [settings.out / name for name in ("scaling.json", "scaling.md")]
     for path in files:
         check_output(path, overwrite=True)

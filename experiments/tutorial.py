@@ -44,7 +44,7 @@ from jfusion import catalogue
 from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
 from jfusion.cli import answered, use_all_cores
 from jfusion.demo import JASPER
-from jfusion.files import check_output
+from jfusion.files import check_output, make_folder
 from jfusion.inference.evaluate import against_reference
 from jfusion.inference.run import run
 from jfusion.operators import Observation, ObservationModel, upsample
@@ -155,7 +155,7 @@ def rows(network: Network, where: Place) -> list[tuple[str, Array, str]]:
 
 def main(settings: Settings) -> None:
     """Trains on the upper rows of Jasper Ridge, is judged on the lower ones, and prints the table."""
-    settings.out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(settings.out.parent)
     check_output(settings.out, overwrite=True)
     where = place("jasper_ridge", JASPER)
     with bar("training") as progress:

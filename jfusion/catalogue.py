@@ -176,7 +176,8 @@ class Trained:
         adversary: what the network is trained against; its loss then takes the place of ``loss`` in training.
         stochastic: the loss of a training step where that draws numbers (noise, sensors),
             ``stochastic(module, observation, model, target, key)``; the key is another one at each step and the same on
-            all devices. It takes the place of ``loss``.
+            all devices, so that what is drawn by image needs `jfusion.training.adversarial.per_image`. It takes the
+            place of ``loss``.
         any_bands: whether the parameters do not depend on the bands nor on the ratio, so that a trained network serves
             any pair.
         originals: published weights that `jfusion.training.originals.published` puts into the module.

@@ -17,7 +17,7 @@ import numpy as np
 from jfusion.data import scenes
 from jfusion.data.scene import Scene
 from jfusion.data.simulate import Protocol, Simulation, simulate
-from jfusion.files import check_folder, check_output
+from jfusion.files import check_output, make_folder
 from jfusion.inference.evaluate import CONVENTIONS
 from jfusion.inference.fuse import fuse
 from jfusion.inference.pair import Pair, make_pair, product_outline
@@ -63,8 +63,7 @@ def demo(folder: Path = Path("runs/demo"), quiet: bool = False) -> Path:
     Raises:
         InputError: the folder cannot be written to.
     """
-    check_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     check_output(folder / "index.html", overwrite=True)
     for name in ("jasper_ridge", "paris_hs_pan", "landsat8_momotombo"):
         shutil.rmtree(folder / name, ignore_errors=True)

@@ -40,6 +40,12 @@ def check_folder(folder: Path) -> None:
     _check_writable(there, ".probe.")
 
 
+def make_folder(folder: Path) -> None:
+    """Makes a folder that is not there; raises InputError as `check_folder` does."""
+    check_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
 def _check_writable(folder: Path, prefix: str) -> None:
     try:
         handle, probe = tempfile.mkstemp(dir=folder, prefix=prefix)

@@ -56,8 +56,8 @@ def unknown_psf(form: PsfForm, grid: Grid, constraint: Constraint = "softmax", s
             "pixel": starts as the mean over the low-resolution pixel and, on nested grids, covers that alone (HyCoNet,
             CUCaNet, NonRegSRNet, UDALN, M2U-Net).
             "overlapping": ``2 ratio - 1`` taps a side, which start flat (MIAE).
-            "wide": `WIDE` taps a side, which start as the mean over the low-resolution pixel (DBSR and UAL, which let
-            them free and add a learned offset that an observation model has no place for).
+            "wide": `WIDE` taps a side, which start as the mean over the low-resolution pixel (DBSR and UAL, which start
+            otherwise, let them free and add a learned offset that an observation model has no place for).
             "mean": the mean over the low-resolution pixel, not learned (GDD, HSI-CSR).
         grid: of the pair.
         constraint: see `Weights`.

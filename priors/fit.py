@@ -27,7 +27,7 @@ from jax.sharding import PartitionSpec as P
 from jfusion.catalogue import Fit, Fitter
 from jfusion.errors import InputError, RunError
 from jfusion.operators import Observation, ObservationModel
-from jfusion.operators.linear import pytree
+from jfusion.operators.linear import all_finite, pytree
 from jfusion.progress import Progress, silent
 from priors.pair import Pair
 from priors.rollback import Record, Rollback
@@ -121,8 +121,8 @@ class Stage:
 class Stopping:
     """When a stage has nothing more to learn, judged without truth; its best parameters are kept.
 
-    The watched value is the stage's loss on observed pixels that the fit does not see or, where none is held out, on
-    those that it sees (a plateau).
+    The watched value is the stage's loss on observed pixels that the fit's losses do not see or, where none is held
+    out, on those that they see (a plateau).
 
     Attributes:
         held_out: fraction of the observed pixels that is held out.
@@ -449,10 +449,11 @@ def _run(
         now = time.monotonic()
         step += steps
         failed = np.asarray(iterate.failed)
-        if (failed >= 0).any():
+        if (failed >= 0).any() or not all_finite(iterate.params):
+            first = failed[failed >= 0].min(initial=step - 1)
             raise RunError(
-                f"the loss of stage {state.stage + 1} is not finite at its step {failed[failed >= 0].min()}; check the "
-                "images for pixels that are not finite, or lower the learning rate."
+                f"loss or gradient of stage {state.stage + 1} is not finite at its step {first}; check the images for "
+                "pixels that are not finite, or lower the learning rate."
             )
         loss = float(iterate.loss.mean())
         state = dataclasses.replace(state, iterate=iterate, losses=[*state.losses, loss])
@@ -476,7 +477,7 @@ def _watch(program: Program, watched: Pair, state: FitState, stopping: Stopping 
         return state
     value = np.asarray(_look(program, state.iterate.params, state.iterate, watched)[0])
     best, waited = np.asarray(state.best), np.asarray(state.waited)
-    better = (value < best * (1 - stopping.tolerance)) | np.isinf(best)
+    better = (value - best < -stopping.tolerance * np.abs(best)) | np.isinf(best)
     better &= waited < stopping.patience
     waited = np.where(better, 0, waited + 1)
 

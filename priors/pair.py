@@ -66,7 +66,10 @@ class Pair:
         return self._weighted({name: jnp.asarray(mask)[..., None] for name, mask in valid.items()})
 
     def hold_out(self, fraction: float, key: Array) -> tuple[Pair, Pair]:
-        """The pair without about this fraction of the pixels of each image, and the pair of these alone."""
+        """The pair without about this fraction of the pixels of each image, and the pair of these alone.
+
+        It is the losses that do without them: a network that takes an image as its input sees them all the same.
+        """
         keys = jax.random.split(key, len(self.weight))
         seen = {
             name: jax.random.uniform(k, weight.shape) >= fraction

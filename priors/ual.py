@@ -52,8 +52,8 @@ START = 6.0
 # The networks
 
 
-def _conv(inputs: int, outputs: int, *, rngs: nnx.Rngs, window: int = 3) -> Conv:
-    return Conv(inputs, outputs, window, bias_init=torch_bias(window**2 * inputs), rngs=rngs)
+def _conv(inputs: int, outputs: int, *, rngs: nnx.Rngs) -> Conv:
+    return Conv(inputs, outputs, 3, bias_init=torch_bias(9 * inputs), rngs=rngs)
 
 
 class _Chain(nnx.Module):
@@ -127,14 +127,16 @@ class Adaptor(nnx.Module):
 
     Args:
         bands: of the image.
-        width: channels of the layers; another number than the bands takes a 1x1 convolution back to them.
+        width: channels of the layers; another number than the bands takes a 1x1 convolution back to them, from zero.
     """
 
     def __init__(self, bands: int, width: int | None = None, *, rngs: nnx.Rngs) -> None:
         width = width or bands
         self.features = _Chain(bands, width, width, width, rngs=rngs)
         self.mask, self.other = (_conv(width, width, rngs=rngs) for _ in range(2))
-        self.output = None if width == bands else _conv(width, bands, window=1, rngs=rngs)
+        self.output = (
+            None if width == bands else Conv(width, bands, 1, kernel_init=nnx.initializers.zeros_init(), rngs=rngs)
+        )
 
     def __call__(self, image: Array) -> Array:
         """``(batch, height, width, band)`` to the same."""
@@ -372,12 +374,14 @@ UAL = System(
         compact={"width": 32, "adapted": 32},
     ),
     differences="The fusion network is trained on the pair alone, one ratio lower, where the paper takes twelve other "
-    "scenes and 38,400 steps at 1e-4; the rate goes with one over the width. It sees the pair's own blur where that is "
-    "known, and else the paper's five Gaussians, in proportion to the ratio. A learned PSF is kept on the simplex by "
-    "softmax, without the release's offset and weight decay, at a hundred times its rate, which acts on logits; it has "
-    "at most 4 ratio taps a side (32 at ratio 8, as released). The paper knows R; here an unknown one is found, with "
-    "an unknown B, from |R Y - B Z| first, and refined like B. The pair is scaled to a largest magnitude of one. The "
-    "count is of the fusion network, 7,097,695, and of the adaptor, 43,400.",
+    "scenes and 38,400 steps at 1e-4; the rate goes with one over the width. Patches of a small pair are smaller than "
+    "the 39 x 39 pixels that a pixel of the product looks at, so that training sees borders of zeros everywhere. It "
+    "is shown the pair's own blur where that is known, and else the paper's five Gaussians, in proportion to the "
+    "ratio. An adaptor narrower than the bands has one more convolution, which starts from zero. A learned PSF is "
+    "kept on the simplex by softmax, without the release's offset and weight decay, at a hundred times its rate, "
+    "which acts on logits; it has at most 4 ratio taps a side (32 at ratio 8, as released). The paper knows R; here "
+    "an unknown one is found, with an unknown B, from |R Y - B Z| first, and refined like B. The pair is scaled to a "
+    "largest magnitude of one. The count is of the fusion network, 7,097,695, and of the adaptor, 43,400.",
     parameters=(7_141_095, Bands(31, 3, 8)),
     local=None,
 )

@@ -44,6 +44,7 @@ from jfusion.layers.ffdnet import LARGEST_NOISE, FFDNet, published_names
 from jfusion.operators import Observation, ObservationModel
 from jfusion.operators.linear import single
 from jfusion.tasks import SPATIOSPECTRAL
+from jfusion.training.adversarial import per_image
 from unrolled.closed_form import LinearPhysics, LinearSensors
 from unrolled.stages import Basis, Options, Stages, closed_form_step, finish
 
@@ -135,9 +136,9 @@ def denoising_error(
     With the misfit of the responses where they are learned.
     """
     images = stretched(jnp.moveaxis(principal_spectra(target, network.rank).T(target), -1, 1))[0]
-    strength, noise = jax.random.split(key)
-    deviation = LARGEST_NOISE * jax.random.uniform(strength, images.shape[:2])
-    noisy = images + deviation[..., None, None] * jax.random.normal(noise, images.shape)
+    strength, noise = (per_image(key, len(images)) for key in jax.random.split(key))
+    deviation = LARGEST_NOISE * jax.vmap(lambda key: jax.random.uniform(key, images.shape[1:2]))(strength)
+    noisy = images + deviation[..., None, None] * jax.vmap(lambda key: jax.random.normal(key, images.shape[1:]))(noise)
     error = jnp.mean((network.denoiser(noisy, deviation) - images) ** 2) / 2
     return error + network.sensors.misfit(observation, model, target)
 

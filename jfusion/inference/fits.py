@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,13 +25,6 @@ SECONDS = 10.0
 
 LEAST = 1e-3
 """Seconds that are left of a budget that is used up: the fit then ends after its next step."""
-
-
-class _Saved(NamedTuple):
-    """What a checkpoint holds beside its record: the arrays of a state, and that its loss was finite."""
-
-    arrays: dict[str, Any]
-    failed: int = 0
 
 
 def _split(state: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -94,8 +87,8 @@ class Keeper:
             return None
         plain = self._record["state"]
         fresh = begin(plain["stage"])
-        saved = self.run.checkpoints.state(self.step, _Saved(_split(fresh)[1]))
-        return dataclasses.replace(fresh, **plain, **saved.arrays)
+        saved = self.run.checkpoints.state(self.step, _split(fresh)[1])
+        return dataclasses.replace(fresh, **plain, **saved)
 
     def save(self, state: Any) -> None:
         """Keeps the state, whenever `SECONDS` have gone by and at the end of the fit, and obeys SIGTERM."""
@@ -105,7 +98,7 @@ class Keeper:
             self._saved = now
         plain, arrays = _split(state)
         record = {"state": plain, "seconds": self._spent + now - self._began, "planned": self.course.planned}
-        self.run.after(self.course.done, _Saved(arrays), self.course.figures if due else {}, record, save=due)
+        self.run.after(self.course.done, arrays, self.course.figures if due else {}, record, save=due)
 
 
 @contextmanager
@@ -156,7 +149,8 @@ def fit(
     folder: Path | None = None,
     resume: bool = True,
 ) -> tuple[Fit, Course]:
-    """Fits a system to a pair; with a folder, a fit that was stopped goes on and ends as if it never had been.
+    """Fits a system to a pair; with a folder, a fit that was stopped goes on and ends as if it never had been; with a
+    budget of seconds, after other numbers of steps.
 
     Args:
         system: a row of the catalogue whose method is `Fitted`.

@@ -151,6 +151,7 @@ def calibrated(
     """
     keys, half = jax.random.split(jax.random.key(seed), MEMBERS), None if budget is None else budget / 2
     lower = reduce(observation, model)
+    told = {key: None if model.operators[key] is None else operator for key, operator in lower.model.operators.items()}
     valid_below = {
         name: in_blocks(mask, model.ratio)[tuple(map(slice, lower.observation[name].shape[1:3]))]
         for name, mask in (valid or {}).items()
@@ -164,7 +165,11 @@ def calibrated(
 
     whole, course = members("product", observation, model, effort=effort, valid=valid)
     below, _ = members(
-        "one_ratio_lower", lower.observation, lower.model, effort=effort * course.share, valid=valid_below
+        "one_ratio_lower",
+        lower.observation,
+        lower.model.replace(operators=told),
+        effort=effort * course.share,
+        valid=valid_below,
     )
     mean = Fit(whole.product.mean(0), _mean(whole.model, model), whole.losses)
     counts = None if valid is None else jnp.asarray(valid["lr"])[: lower.target.shape[1], : lower.target.shape[2]]

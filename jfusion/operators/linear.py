@@ -151,6 +151,12 @@ def single(tree: T) -> T:
     return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), tree)
 
 
+@jax.jit
+def all_finite(tree: Any) -> Array:
+    """Whether no number in a pytree of arrays is nan or infinite."""
+    return jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]).all()
+
+
 def as_image(x: Array | np.ndarray, what: str) -> Array:
     """``x`` as a jax array, in float32 where jax holds no float64.
 

@@ -12,7 +12,7 @@ import numpy as np
 from jfusion import catalogue
 from jfusion.data import readers
 from jfusion.data.scene import Scene
-from jfusion.files import check_folder, check_output
+from jfusion.files import check_output, make_folder
 from jfusion.inference.evaluate import CONVENTIONS, without_reference
 from jfusion.inference.fuse import Fused, Sources, opened, sample
 from jfusion.inference.pair import as_input
@@ -91,8 +91,7 @@ def report_pair(
     Raises:
         InputError: the folder cannot be written to.
     """
-    check_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     page = folder / "index.html"
     check_output(page, overwrite=True)
     ratio = fused.geometry.ratio

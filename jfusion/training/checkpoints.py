@@ -129,7 +129,7 @@ class Checkpoints:
 
     def _write(self, step: int, arrays: Tree, record: Record, best: int) -> None:
         """Writes a checkpoint, notes its digests, gives it its name and deletes what is not kept; in the background."""
-        self._tidy(step, best)
+        self._delete([old for old in self.steps() if old >= step])  # of a past that was given up
         folder = self.folder / f"{UNFINISHED}-{step}"
         try:
             folder.mkdir()
@@ -141,6 +141,7 @@ class Checkpoints:
                 file.flush()
                 os.fsync(file.fileno())
             folder.rename(self.folder / str(step))
+            self._delete([old for old in self.steps()[: -KEEP - 1] if old != best])
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -149,13 +150,10 @@ class Checkpoints:
         handler = self._ocp.StandardCheckpointHandler(multiprocessing_options=self._alone)
         return self._ocp.Checkpointer(handler, multiprocessing_options=self._alone)
 
-    def _tidy(self, step: int, best: int) -> None:
-        """Deletes what is not kept; what lies at ``step`` or beyond is of a past that was given up."""
-        before = [s for s in self.steps() if s < step]
-        for old in self.steps():
-            if old not in {*before[-KEEP:], best} or old >= step:
-                path = self.folder / str(old)
-                shutil.rmtree(path.rename(path.with_name(f"{DELETED}-{old}")))
+    def _delete(self, steps: list[int]) -> None:
+        for step in steps:
+            path = self.folder / str(step)
+            shutil.rmtree(path.rename(path.with_name(f"{DELETED}-{step}")))
 
     def check(self) -> None:
         """Raises RunError if writing in the background has failed."""

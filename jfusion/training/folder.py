@@ -9,18 +9,22 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from jfusion.errors import TERMINATED, InputError
 from jfusion.training.checkpoints import Checkpoints, Record
 from jfusion.training.scalars import Scalars
+
+LOCK = "lock"
+"""File in a run's folder that the process at work there has locked."""
 
 PACKAGES = ("jfusion", "jax", "flax", "optax", "orbax-checkpoint", "grain")
 
@@ -76,7 +80,12 @@ class Run:
         """
         if not again and self.checkpoints.steps():
             raise InputError(f"{self.folder} holds a run already; resume it or choose another folder.")
-        if not (step := self.checkpoints.newest()):
+        step = self.checkpoints.newest()
+        if jax.process_count() > 1 and np.ptp(multihost_utils.process_allgather(np.int32(step))):
+            raise InputError(
+                f"the processes see different runs in {self.folder}; choose a folder that all of them share."
+            )
+        if not step:
             return 0, {}
         record = self.checkpoints.record(step)
         if changed := differences(record["configuration"], self.configuration):
@@ -86,15 +95,24 @@ class Run:
             )
         return step, record
 
-    def after(self, step: int, state: Any, figures: Mapping[str, float], record: Record, save: bool) -> None:
+    def after(
+        self,
+        step: int,
+        state: Any,
+        figures: Mapping[str, float],
+        record: Record,
+        save: bool,
+        failed: Callable[[], int] = lambda: 0,
+    ) -> None:
         """What is to be done after a step: figures are noted, the state is saved, and SIGTERM is obeyed.
 
         Args:
             step: that is done.
-            state: a `TrainState`; one whose loss was not finite is never saved.
+            state: what training or a fit goes on from.
             figures: of the step, empty for none.
             record: is saved with the state, and joined by configuration and versions.
             save: whether it is time for it.
+            failed: the step at which the state went wrong, 0 for none; asked before it is saved.
 
         Raises:
             RunError: figures or an earlier checkpoint could not be written.
@@ -104,7 +122,7 @@ class Run:
         if figures and self._scalars is not None:
             self._scalars.write(step, figures)
         told = self.must_stop(step)
-        if (save or told) and not int(state.failed):
+        if (save or told) and not failed():
             versions = {name: version(name) for name in PACKAGES}
             record = {**record, "configuration": self.configuration, "versions": versions}
             self.checkpoints.save(step, state, record)
@@ -155,5 +173,36 @@ def open_run(folder: Path, configuration: Mapping[str, Any]) -> Iterator[Run]:
     Raises:
         InputError: the folder cannot be made.
     """
-    with closing(Checkpoints(folder / "checkpoints")) as checkpoints:
+    with alone_in(folder), closing(Checkpoints(folder / "checkpoints")) as checkpoints:
         yield Run(folder, plain(configuration), checkpoints)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """While no other run writes into a folder, as far as its file system knows locks.
+
+    Raises:
+        InputError: one does, or the folder cannot be made.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        fcntl = None  # type: ignore[assignment]
+    if fcntl is None or jax.process_index() != 0:
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK).open("w")
+    except OSError as error:
+        raise InputError(f"the run's folder {folder} cannot be made ({error.strerror}); choose another.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"another process is at work in {folder}; wait for its end, or choose another folder."
+            ) from error
+        except OSError:  # some file systems know no locks
+            pass
+        yield

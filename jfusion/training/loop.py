@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ from jfusion.training.step import (
     PlayerState,
     TrainState,
     begin,
+    failed_at,
     make_judge,
     make_steps,
     may_lock,
@@ -161,9 +163,9 @@ def train(
 ) -> Training:
     """Trains a system on random patches of ``data`` by its recipe, on all devices that divide the batch.
 
-    With a ``folder`` the training is a run that can be stopped at any moment and goes on where its last checkpoint
-    was, with the same result as if it had never been stopped. SIGTERM then saves after the present steps and raises
-    SystemExit(143).
+    With a ``folder``, which all processes must see, the training is a run that can be stopped at any moment and goes on
+    where its last checkpoint was, with the same result as if it had never been stopped. SIGTERM then saves after the
+    present steps and raises SystemExit(143).
 
     Args:
         system: a row of the catalogue whose method is `Trained`.
@@ -216,10 +218,11 @@ def train(
         usual if own is None else own
         for own, usual in ((steps, recipe.steps), (patch, recipe.patch), (batch, recipe.batch))
     )
-    if min(steps, patch, batch) < 1:
+    if min(steps, patch, batch, every) < 1:
         raise InputError(
-            f"a training needs one step, one pixel and one patch at least, but has {steps} steps of {batch} patches of "
-            f"{patch} pixels; leave out what the recipe is to decide."
+            "a training needs one step, one pixel and one patch at least, and one step between two looks, but has "
+            f"{steps} steps of {batch} patches of {patch} pixels and {every} between looks; leave out what the recipe "
+            "is to decide."
         )
     dtype = dtype or recipe.dtype
     turn = recipe.turn if turn is None else turn
@@ -270,7 +273,8 @@ def train(
         state, model = devices.replicate((state, data.model))
         judge = None if held_out is None else make_judge(players[NETWORK], devices, held_out, held_out_model)
         if first is not None and judge is not None and history.best_step == 0:
-            best, history.best = first, judge(first)
+            value = judge(first)
+            best, history.best = (first, value) if math.isfinite(value) else (None, None)
         batches = devices.prefetch(chain([example], batches))
 
         last = done == steps or (done > 0 and budget is not None and spent >= budget)
@@ -303,8 +307,8 @@ def train(
                 progress(done, steps, figures)
             if run is not None:
                 run.checkpoints.best = history.best_step
-                told = {"history": dataclasses.asdict(history), "batches": done, "seconds": seconds}
-                run.after(done, state, figures, told, save=look)
+                told = {"history": dataclasses.asdict(history), "seconds": seconds}
+                run.after(done, state, figures, told, save=look, failed=partial(failed_at, state))
         if run is not None:
             run.checkpoints.wait()
 
@@ -368,7 +372,7 @@ def name_of(tree: Any) -> str:
 
 
 def _check_finite(system: System, state: TrainState, batch: int, run: Run | None) -> None:
-    if not (failed := int(state.failed)):
+    if not (failed := failed_at(state)):
         return
     good: list[int] = []
     if run is not None:
@@ -376,8 +380,8 @@ def _check_finite(system: System, state: TrainState, batch: int, run: Run | None
         good = run.checkpoints.steps()
     kept = f"the last good checkpoint is that of step {good[-1]}; " if good else ""
     raise RunError(
-        f"the loss of {system.name} was not finite at step {failed}, on the patches {(failed - 1) * batch} to "
-        f"{failed * batch - 1}; {kept}lower the learning rate or check the images for extreme values."
+        f"loss or gradient of {system.name} were not finite at step {failed}, on the patches {(failed - 1) * batch} "
+        f"to {failed * batch - 1}; {kept}lower the learning rate or check the images for extreme values."
     )
 
 

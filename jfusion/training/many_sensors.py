@@ -19,6 +19,7 @@ from jax import Array
 from jfusion.data.simulate import Simulation, observe
 from jfusion.operators import Grid, Observation, ObservationModel, SpatialResponse, SpectralResponse
 from jfusion.operators.psf import FWHM_PER_SIGMA, moving_psf
+from jfusion.training.adversarial import per_image
 
 UNSEEN = 1.0
 """Deviation of the noise, in the network's units, in bands that a guide does not have, so that they say nothing."""
@@ -58,12 +59,13 @@ class ManySensors:
     lr_snr_db: Range = Range(25.0, 45.0)
     guide_snr_db: Range = Range(30.0, 50.0)
 
-    def observe(self, key: Array, target: Array, ratio: int) -> Simulation:
+    def observe(self, key: Array, target: Array, ratio: int, noise: Array | None = None) -> Simulation:
         """What sensors drawn by ``key`` see of ``target`` ``(batch, height, width, band)``.
 
-        Height and width are cropped to multiples of the ratio. All images of the batch are seen by the same sensors.
+        Height and width are cropped to multiples of the ratio. All images of the batch are seen by the same sensors;
+        their noise is drawn by the key ``noise``, where there is one, and its level is that of these images.
         """
-        width, angle, motion, way, shift, sensor, lr, guide, noise = jax.random.split(key, 9)
+        width, angle, motion, way, shift, sensor, lr, guide, own = jax.random.split(key, 9)
         grid = Grid.nested(ratio)
         psf = moving_psf(
             ratio * self.width.draw(width, (2,)) / FWHM_PER_SIGMA,
@@ -77,7 +79,8 @@ class ManySensors:
         height, length = (n // ratio * ratio for n in target.shape[1:3])
         made = observe(
             target[:, :height, :length], SpatialResponse(psf, ratio, grid.phase, "circular"),
-            SpectralResponse(response), grid, self.lr_snr_db.draw(lr), self.guide_snr_db.draw(guide), noise,
+            SpectralResponse(response), grid, self.lr_snr_db.draw(lr), self.guide_snr_db.draw(guide),
+            own if noise is None else noise,
         )  # fmt: skip
         deviation = jnp.where(response.any(-1), made.model.noise["guide"], UNSEEN)
         return made._replace(model=made.model.replace(noise={**made.model.noise, "guide": deviation}))
@@ -87,14 +90,16 @@ class ManySensors:
     ) -> Callable[[Any, Observation, ObservationModel, Array, Array], Array]:
         """A loss of training, see `jfusion.catalogue.Trained.stochastic`: ``loss`` for sensors drawn at each step.
 
-        Only the target of the pairs to learn from is used.
+        Only the target of the pairs to learn from is used. Each device draws noise of its own, so that a step depends
+        on how many share the batch.
         """
 
         def drawn(module: Any, observation: Observation, model: ObservationModel, target: Array, key: Array) -> Array:
             which, key = jax.random.split(key)
+            noise = per_image(key, 1)[0]
 
             def at(ratio: int) -> Array:
-                made = self.observe(key, target, ratio)
+                made = self.observe(key, target, ratio, noise)
                 return loss(module, *made)
 
             branches = [lambda ratio=ratio: at(ratio) for ratio in self.ratios]

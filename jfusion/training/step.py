@@ -24,6 +24,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jfusion.errors import InputError
 from jfusion.operators import Observation, ObservationModel
+from jfusion.operators.linear import all_finite
 
 T = TypeVar("T")
 
@@ -87,6 +88,14 @@ class TrainState(NamedTuple):
     key: Array
     step: Array
     failed: Array
+
+
+def failed_at(state: TrainState) -> int:
+    """The first step whose loss was not finite, or which has just left parameters that are not; 0 for none."""
+    if failed := int(state.failed):
+        return failed
+    sound = all_finite({name: player.parameters for name, player in state.players.items()})
+    return 0 if bool(sound) else int(state.step)
 
 
 Losses = dict[str, Array]
