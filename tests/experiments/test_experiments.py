@@ -46,6 +46,17 @@ def test_regions_are_disjoint_and_lie_in_the_scene(name: str) -> None:
     assert learn[1] <= judge[0] or learn[3] <= judge[2]
 
 
+@pytest.mark.parametrize("name", REGIONS)
+def test_smoke_fits_every_scene(name: str) -> None:
+    tiny = Experiment(data=name, protocol=PROTOCOL, smoke=True).tiny()
+    for region, whole in zip((tiny.learn, tiny.judge), REGIONS[name], strict=True):
+        sides = region[1] - region[0], region[3] - region[2]
+        assert tiny.patch is not None
+        assert min(sides) >= tiny.patch > 0
+        assert tiny.patch % PROTOCOL.ratio == 0
+        assert all(whole[k] <= region[k] <= whole[k + 1] for k in (0, 2))
+
+
 @pytest.mark.parametrize("name", ["aviris_california", "landsat8_momotombo"])
 def test_places_hold_the_scene(name: str) -> None:
     where = place(name, PROTOCOL)

@@ -123,6 +123,24 @@ def test_the_pair_one_ratio_lower_gets_as_many_steps() -> None:
     assert float(found.half_width(0.5).mean()) < float(half.mean())
 
 
+def test_what_the_product_has_to_learn_is_not_told_one_ratio_lower() -> None:
+    row = catalogue.get("miae")
+    models: list[ObservationModel] = []
+
+    def noted(observation, model, **options):
+        models.append(model)
+        return learned(observation, model, **options)
+
+    system = dataclasses.replace(row, method=dataclasses.replace(row.method, fit=noted))
+    grid = Grid.nested(2)
+    psf = SpatialResponse(gaussian_psf(0.85, grid), 2, grid.phase)
+    images = {"lr": jnp.ones((1, 8, 8, 3)), "guide": jnp.ones((1, 16, 16, 1))}
+    for known in (psf, None):
+        models.clear()
+        calibrated(system, images, ObservationModel({"lr": known, "guide": None}, grid))
+        assert [model.operators["lr"] is None for model in models] == [known is None] * 2
+
+
 def test_one_ratio_lower_a_pixel_is_valid_where_all_below_it_were() -> None:
     row = catalogue.get("miae")
     system = dataclasses.replace(row, method=dataclasses.replace(row.method, fit=learned))

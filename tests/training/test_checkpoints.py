@@ -70,7 +70,7 @@ def test_a_checkpoint_of_an_earlier_version_is_still_read(tmp_path) -> None:
 
 def test_the_last_two_and_the_best_are_kept(tmp_path) -> None:
     checkpoints = write(tmp_path, 2, 4, 6, 8, 10, best=4)
-    assert checkpoints.steps() == [4, 6, 8, 10]  # 6 goes when the next one is begun
+    assert checkpoints.steps() == [4, 6, 8, 10]  # 6 goes when there is a next one
     assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "4", "6", "8"]
     # a run that goes on from 6 gives up what lay beyond it
     checkpoints.save(7, STATE, RECORD)
@@ -129,6 +129,22 @@ def test_left_overs_are_no_checkpoints_and_go(tmp_path) -> None:
     checkpoints = Checkpoints(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["3"]
     assert checkpoints.newest() == 3
+    checkpoints.close()
+
+
+def test_the_best_is_kept_until_there_is_a_better_one(tmp_path, monkeypatch) -> None:
+    """A write that fails takes no checkpoint away."""
+    checkpoints = write(tmp_path, 2, 4, 6, 8, best=2)
+    checkpoints.best = 10
+    monkeypatch.setattr(Path, "rename", lambda *_: 1 / 0)
+    checkpoints.save(10, STATE, RECORD)
+    with pytest.raises(RunError, match="step 8 is intact"):
+        checkpoints.wait()
+    monkeypatch.undo()
+    assert checkpoints.steps() == [2, 4, 6, 8]
+    checkpoints.save(10, STATE, RECORD)
+    checkpoints.wait()
+    assert checkpoints.steps() == [6, 8, 10]
     checkpoints.close()
 
 

@@ -27,6 +27,7 @@ from jfusion.operators import Grid, ObservationModel, SpatialResponse, gaussian_
 from jfusion.progress import bar
 from jfusion.training import checkpoints, loop, scalars
 from jfusion.training.checkpoints import Checkpoints
+from jfusion.training.folder import alone_in
 from jfusion.training.loop import build, train
 
 DATA, HELD_OUT = hold_out(toys.simulation(size=32))
@@ -206,6 +207,20 @@ def test_a_loss_that_is_not_finite_names_step_patches_and_checkpoint(tmp_path) -
     assert [path.name for path in sorted((tmp_path / "checkpoints").iterdir())] == ["10", "5"]
     with pytest.raises(RunError, match="step 14, on the patches 52 to 55; lower"):
         train(system, DATA)
+
+
+def test_parameters_that_are_not_finite_are_never_saved(tmp_path) -> None:
+    """The loss of step 10 is finite, what it leaves is not."""
+    system = toys.row(optimiser=lambda n: optax.sgd(lambda k: jnp.where(k == 9, jnp.inf, 1e-3)))
+    with pytest.raises(RunError, match=r"step 10, .*last good checkpoint is that of step 5"):
+        train(system, DATA, folder=tmp_path, every=5)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["5"]
+
+
+def test_a_folder_has_one_process(tmp_path) -> None:
+    with alone_in(tmp_path / "run"), pytest.raises(InputError, match="another process is at work"):
+        train(toys.row(), DATA, folder=tmp_path / "run", steps=1)
+    assert train(toys.row(), DATA, folder=tmp_path / "run", steps=1).steps == 1
 
 
 def test_a_failed_save_stops_the_run_at_the_next_step(tmp_path, monkeypatch) -> None:
