@@ -130,7 +130,7 @@ PROTOCOL: dict[str, Changes] = {
 """How each system runs; a number of steps and a pace, for a quarter of an hour or so on two cores."""
 
 CHANGED: dict[tuple[str, str], Changes] = {
-    ("admm_hfnet", "jasper_ridge"): {"steps": 1600},
+    ("admm_hfnet", "jasper_ridge"): {"steps": 1600, "pace": 1.0},
     ("bmhf_net", "jasper_ridge"): {"steps": 600, "batch": 2},
     ("dbin", "jasper_ridge"): {"steps": 2300},
     ("dhif_net", "jasper_ridge"): {"steps": 1500},
@@ -140,8 +140,11 @@ CHANGED: dict[tuple[str, str], Changes] = {
     ("mhf_net", "jasper_ridge"): {"steps": 800, "batch": 2},
     ("mog_dcn", "jasper_ridge"): {"steps": 2000},
     ("pancsc_net", "jasper_ridge"): {"steps": 1500, "pace": 1.0},
+    ("sun", "jasper_ridge"): {"patch": 48, "batch": 2},
+    ("tonwmd", "jasper_ridge"): {"patch": 48, "batch": 2},
     ("tsfn", "jasper_ridge"): {"steps": 12000},
     ("vo_net", "jasper_ridge"): {"steps": 12000},
+    ("vp_net", "jasper_ridge"): {"pace": 2.0},
     ("admm_hfnet", "landsat8_momotombo"): {"steps": 7000},
     ("bmhf_net", "landsat8_momotombo"): {"steps": 8000},
     ("cnn_fus", "landsat8_momotombo"): {"steps": 18000},
@@ -163,7 +166,8 @@ CHANGED: dict[tuple[str, str], Changes] = {
     ("vp_net", "landsat8_momotombo"): {"steps": 11000},
 }
 """What changes on a scene, by system and scene: fewer steps where there are too many bands for that, and more where
-there are so few that a training takes but a minute or two."""
+there are so few that a training takes but a minute or two; a pace at which the loss does not blow up with so many
+bands; and patches as large as the region to learn from where statistics of the patch enter."""
 
 
 @dataclasses.dataclass(frozen=True)
