@@ -140,8 +140,6 @@ CHANGED: dict[tuple[str, str], Changes] = {
     ("mhf_net", "jasper_ridge"): {"steps": 800, "batch": 2},
     ("mog_dcn", "jasper_ridge"): {"steps": 2000},
     ("pancsc_net", "jasper_ridge"): {"steps": 1500, "pace": 1.0},
-    ("sun", "jasper_ridge"): {"patch": 48, "batch": 2},
-    ("tonwmd", "jasper_ridge"): {"patch": 48, "batch": 2},
     ("tsfn", "jasper_ridge"): {"steps": 12000},
     ("vo_net", "jasper_ridge"): {"steps": 12000},
     ("vp_net", "jasper_ridge"): {"pace": 2.0},
@@ -166,8 +164,8 @@ CHANGED: dict[tuple[str, str], Changes] = {
     ("vp_net", "landsat8_momotombo"): {"steps": 11000},
 }
 """What changes on a scene, by system and scene: fewer steps where there are too many bands for that, and more where
-there are so few that a training takes but a minute or two; a pace at which the loss does not blow up with so many
-bands; and patches as large as the region to learn from where statistics of the patch enter."""
+there are so few that a training takes but a minute or two; and a pace at which the loss does not blow up with so many
+bands."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "report": {"errors", "files", "operators", "catalogue", "data", "progress", "tasks", "metrics", "training",
                "inference"},
     "unrolled": {"errors", "operators", "solvers", "catalogue", "tasks", "layers", "classical", "data",
-                 "metrics", "training.losses"},
+                 "metrics", "training.adversarial", "training.losses"},
     "priors": {"errors", "operators", "solvers", "catalogue", "tasks", "layers", "progress"},
 }  # fmt: skip
 """Parts of the house by what they may import; the command line and the demonstration may import all.

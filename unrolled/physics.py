@@ -107,7 +107,9 @@ class Sensors(nnx.Module):
     ) -> None:
         check_physics(physics)
         if physics == "free" and free is None:
-            raise InputError("physics must be exact or learned: there are no free convolutions for these sensors.")
+            raise InputError(
+                "what is solved for needs linear operators: physics must be exact or learned, but is free."
+            )
         self.learned = LearnedResponses(bands) if physics == "learned" else None
         self.free = nnx.Dict({k: nnx.List(pair) for k, pair in free().items()}) if free and physics == "free" else None
 
