@@ -565,7 +565,10 @@ def test_termination_leaves_nothing(number: int, pair: tuple[Path, Path], tmp_pa
     while not list(tmp_path.glob(".sharp.tif.*")) and time.monotonic() < deadline:
         time.sleep(0.2)
     process.send_signal(number)
-    assert process.wait(60) == 128 + number
+    try:
+        assert process.wait(60) == 128 + number
+    finally:
+        process.kill()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ms.tif", "pan.tif"]
 
 
