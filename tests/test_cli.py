@@ -501,6 +501,13 @@ def test_images_of_different_ground_are_remarked_on(pair: tuple[Path, Path], tmp
     assert not (tmp_path / "out.tif").exists()
 
 
+def test_a_typical_psf_is_told_where_one_is_taken(tmp_path: Path, capsys) -> None:
+    files = [str(path) for path in good(tmp_path)]
+    for system, told in (("mtf_glp", True), ("cubic", False), ("gsa", True)):
+        assert main(["fuse", *files, str(tmp_path / "out.tif"), "--system", system, "--overwrite"]) == 0
+        assert ("the PSF of LR, which is not known" in capsys.readouterr().err) is told
+
+
 def test_what_a_stack_is_made_of_is_not_replaced(pair: tuple[Path, Path], tmp_path: Path, capsys) -> None:
     with rasterio.open(pair[0]) as ms:
         band, profile = ms.read([1]), {"crs": ms.crs, "transform": ms.transform}

@@ -133,10 +133,9 @@ def _fit_psf(
     """
     margin, step = _margin(size, grid.ratio), -(-grid.ratio // KNOTS)
     tents = _tents(size, step)
+    knots = tents.argmax(0)
     rows, columns = (
-        tap_source(length, size, grid.ratio, phase, "circular")[margin : length // grid.ratio - margin][
-            :, tents.argmax(0)
-        ]
+        tap_source(length, size, grid.ratio, phase, "circular")[margin : length // grid.ratio - margin, knots]
         for length, phase in zip(guide.shape[1:3], grid.phase, strict=True)
     )
     mean, deviation = guide.mean((0, 1, 2)), guide.std((0, 1, 2))
@@ -145,25 +144,24 @@ def _fit_psf(
     for axis in (1, 2):
         moved = [(1 - abs(move) / step) * jnp.roll(guide, move, axis) for move in range(1 - step, step)]
         guide = jnp.sum(jnp.stack(moved), 0)
-    knots = tents.shape[1]
 
     def add(sums: tuple[Array, ...], line: tuple[Array, Array, Array, Array]) -> tuple[tuple[Array, ...], None]:
         half, row, wanted, counts = line
         patches = jnp.moveaxis(guide[:, row][:, :, columns], 3, 2)
-        patches = counts[:, None] * patches.reshape(guide.shape[0], knots**2, *wanted.shape[1:])
+        patches = counts[:, None] * patches.reshape(guide.shape[0], taps, *wanted.shape[1:])
         wanted = counts[:, None] * wanted
         gram = jnp.einsum("bipc,bjpc->ij", patches, patches, precision="highest")
         moment = jnp.einsum("bipc,bpc->i", patches, wanted, precision="highest")
         parts = gram, moment, patches.sum((0, 2)), wanted.sum((0, 1))
         return tuple(total.at[half].add(part) for total, part in zip(sums, parts, strict=True)), None
 
-    taps, bands = knots**2, guide.shape[-1]
+    taps, bands = len(knots) ** 2, guide.shape[-1]
     zero = tuple(jnp.zeros((2, *shape), guide.dtype) for shape in ((taps, taps), (taps,), (taps, bands), (bands,)))
     halves = jnp.arange(len(rows)) % 2
     sums, _ = jax.lax.scan(add, zero, (halves, jnp.asarray(rows), jnp.moveaxis(target, 1, 0), valid))
     counts = jnp.maximum(jnp.bincount(halves, valid.sum(1), length=2) * guide.shape[0], 1)
-    line = _differences(knots, fixed_ends=True)
-    plane = jnp.asarray(np.kron(line, np.eye(knots)) + np.kron(np.eye(knots), line), guide.dtype)
+    line = _differences(len(knots), fixed_ends=True)
+    plane = jnp.asarray(np.kron(line, np.eye(len(knots))) + np.kron(np.eye(len(knots)), line), guide.dtype)
 
     def centred(sums: tuple[Array, ...], count: Array) -> tuple[Array, Array]:
         gram, moment, total, wanted = sums
@@ -185,7 +183,7 @@ def _fit_psf(
     tried, given = jnp.asarray(PSF_SMOOTHNESS, guide.dtype), jnp.asarray(smoothness, guide.dtype)
     smoothness = jax.lax.cond(choosing, lambda: tried[jnp.argmin(jax.lax.map(left, tried))], lambda: given)
     psf = solved(*centred(tuple(total.sum(0) for total in sums), counts.sum()), smoothness)
-    psf = jnp.einsum("ik,jl,kl->ij", tents, tents, psf.reshape(knots, knots), precision="highest")
+    psf = jnp.einsum("ik,jl,kl->ij", tents, tents, psf.reshape(len(knots), -1), precision="highest")
     return psf / psf.sum()
 
 

@@ -1,7 +1,7 @@
 """The folder of a run: what it goes on from, what it leaves behind, and an orderly end when it is told to stop.
 
 It holds `checkpoints`, see the module of that name; `scalars.jsonl`, figures by step; and the same figures for
-TensorBoard in `events.out.tfevents.jfusion`.
+TensorBoard in `events.out.tfevents.jfusion`; and `lock`, which keeps a second process out.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from jfusion.errors import InputError
-from jfusion.report import Degradation, Row, SceneSection, StageView, write_page
+from jfusion.report import Degradation, Row, SceneSection, StageView, figures, write_page
 from jfusion.report.pictures import Stretch
 from jfusion.report.plots import lines
 
@@ -378,3 +378,12 @@ def test_a_page_needs_a_section(tmp_path):
 def test_content_that_does_not_fit_is_refused(changes, said):
     with pytest.raises(InputError, match=said):
         section(**changes)
+
+
+def test_a_guide_with_as_many_bands_is_stretched_by_itself() -> None:
+    """The numbers of `lr` are the products' and drawn alike; those of a guide may be of another scale."""
+    painter = figures.Painter(section())
+    dim, bright = (painter.input(image, "guide", False).src for image in (TRUTH / 2, TRUTH))
+    assert dim == bright
+    dim, bright = (painter.input(image, "lr", True).src for image in (TRUTH / 2, TRUTH))
+    assert dim != bright
