@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -451,6 +452,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _terminated(signum: int, frame: Any) -> None:
+    """Ends the work; once more where the signal came within the garbage collector, which drops what is raised."""
+
+    def dropped(unraisable: Any) -> None:
+        if isinstance(unraisable.exc_value, SystemExit):
+            threading.Timer(0.1, signal.raise_signal, [signum]).start()
+
+    sys.unraisablehook = dropped
     raise SystemExit(128 + signum)
 
 

@@ -576,7 +576,28 @@ def test_termination_leaves_nothing(number: int, pair: tuple[Path, Path], tmp_pa
         assert process.wait(60) == 128 + number
     finally:
         process.kill()
+        process.wait()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ms.tif", "pan.tif"]
+
+
+COLLECTED = """
+import gc, signal, sys, time
+from jfusion.cli import answered
+
+def work():
+    gc.callbacks.append(lambda phase, info: signal.raise_signal(signal.SIGTERM))
+    gc.collect()
+    gc.callbacks.clear()
+    time.sleep(30)
+
+sys.exit(answered(work))
+"""
+
+
+def test_termination_while_garbage_is_collected() -> None:
+    """Python drops what is raised there: the process ends all the same, and says nothing."""
+    done = subprocess.run([sys.executable, "-c", COLLECTED], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (143, "")
 
 
 KEEPS = """
