@@ -26,8 +26,9 @@ def band_std(image: Array) -> Array:
 
 
 def ratio_or_one(numerator: Array, denominator: Array) -> Array:
-    """The quotient where the denominator is larger than the machine's epsilon, elsewhere 1."""
-    positive = denominator > jnp.finfo(denominator.dtype).eps
+    """The quotient where the denominator is positive by more than rounding of its band's largest, elsewhere 1."""
+    largest = denominator.max((-3, -2), keepdims=True)
+    positive = denominator > jnp.finfo(denominator.dtype).eps * largest
     return jnp.where(positive, numerator / jnp.where(positive, denominator, 1), 1)
 
 

@@ -16,7 +16,7 @@ from jfusion.data import readers
 from jfusion.data.geometry import MAX_RATIO_ERROR, pair_grid, same_crs
 from jfusion.data.scene import Scene
 from jfusion.errors import InputError
-from jfusion.inference.pair import Pair, as_input, make_pair
+from jfusion.inference.pair import PSF_REACH, Pair, as_input, grown, in_blocks, make_pair
 from jfusion.operators import Displaced, Observation, ObservationModel, mtf_response
 from jfusion.sensors import MTF_FALLBACK
 
@@ -36,6 +36,9 @@ CONVENTIONS: dict[str, tuple[str, str]] = {
 }
 """What each metric computes and where it comes from, by name."""
 
+SSIM_WINDOW = 11
+"""Side of the window of SSIM in the convention of the tables."""
+
 PAIRS_OF_BANDS = ("D_lambda", "QNR")
 """Metrics that an image of one band does not have."""
 
@@ -52,9 +55,14 @@ def against_reference(
     data_range: float,
     mask: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """All metrics with reference of one product ``(height, width, band)``; see `jfusion.metrics.evaluate`."""
+    """The metrics with reference of one product ``(height, width, band)``; see `jfusion.metrics.evaluate`.
+
+    One that is smaller than the window of SSIM has none.
+    """
+    across = min(product.shape[:2])
+    defined = {k: m for k, m in metrics.WITH_REFERENCE.items() if across >= SSIM_WINDOW or k != "SSIM"}
     return metrics.evaluate(
-        product, reference, ratio=ratio, data_range=data_range, mask=mask, block=min(BLOCK, *product.shape[:2])
+        product, reference, ratio=ratio, data_range=data_range, mask=mask, block=min(BLOCK, across), metrics=defined
     )
 
 
@@ -65,21 +73,28 @@ def without_reference(
 
     The product and the guide are degraded by the model's spatial response or, where it is not known, by MTF-matched
     Gaussians of the gains in `sensors.MTF_FALLBACK`; residuals are given for the sensors whose operators are known.
-    Where `lr` is displaced, both are seen as it is. An image of one band has no `PAIRS_OF_BANDS`, and one of fewer than
-    two ratios of low-resolution pixels a side, which no block fits into, has only the residuals.
+    Where `lr` is displaced, both are seen as it is. Of what is masked, nothing counts that the PSF spreads it to. An
+    image of one band has no `PAIRS_OF_BANDS`, and one of fewer than two ratios of low-resolution pixels a side, which
+    no block fits into, has only the residuals.
     """
     ratio, grid = model.ratio, model.grid
     spatial = model.operators["lr"] or mtf_response(MTF_FALLBACK["ms"], grid)
-    sharp = mtf_response(MTF_FALLBACK["pan"], grid)
+    sharp = mtf_response(MTF_FALLBACK["pan"], grid, spatial)
     onto_lr = Displaced(sharp, spatial.displacement) if isinstance(spatial, Displaced) else sharp
     product_lr, guide_lr = _seen(spatial, product), _seen(onto_lr, observation["guide"])
+    given, predicted = observation, _seen(model, product)
+    if mask is not None:
+        unhurt = ~grown(~in_blocks(mask, ratio), PSF_REACH)
+        counts = {"lr": unhurt[..., None], "guide": mask[..., None]}
+        given, predicted = ({k: image * counts[k] for k, image in images.items()} for images in (given, predicted))
+        mask = np.repeat(np.repeat(unhurt, ratio, 0), ratio, 1)
     across = min(product_lr.shape[1:3]) // ratio
     defined = {k: m for k, m in metrics.WITHOUT_REFERENCE.items() if product.shape[-1] > 1 or k not in PAIRS_OF_BANDS}
-    values = {} if across < 2 else metrics.without_reference(
+    values = {} if across < 2 or (mask is not None and not mask.any()) else metrics.without_reference(
         product[0], observation["lr"][0], observation["guide"][0], product_lr=product_lr[0], guide_lr=guide_lr[0],
         mask=mask, block=min(max(math.ceil(BLOCK / ratio), 2), across) * ratio, metrics=defined,
     )  # fmt: skip
-    residuals = metrics.consistency(observation, _seen(model, product))
+    residuals = metrics.consistency(given, predicted)
     return values | {f"residual {key}": float(value[0]) for key, value in residuals.items()}
 
 

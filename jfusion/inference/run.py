@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from jfusion.inference.pair import observed
 from jfusion.inference.uncertainty import calibrated, check_interval
 from jfusion.operators import Observation, ObservationModel, relative_residual, upsample
 from jfusion.operators.estimate import estimate
+from jfusion.operators.linear import floating
 from jfusion.operators.registration import Registration, displaced, in_place, register, shown
 from jfusion.progress import Progress, counted, silent
 from jfusion.training.loop import Network, train
@@ -211,6 +213,7 @@ def run(
         RunError: the images could not be registered, training diverged, the product is not finite, or the folder cannot
             be written to or read from.
     """
+    observation = jax.tree.map(floating, dict(observation))
     seen = None if valid is None else jnp.asarray(observed(valid, model.ratio))
     if uncertainty is not None:
         check_interval(system, observation["lr"].shape[1:3], model.ratio, uncertainty, seen)
@@ -255,8 +258,7 @@ def run(
                 if course.done < course.planned:
                     notes.append(f"fitted for {counted(course.done, course.planned)}")
                 product, model, bands = done.product, done.model, Bands.of(observation, model)
-                generator = nnx.eval_shape(lambda: fitted.generator(bands, rngs=nnx.Rngs(0), **(sizes or {})))
-                parameters = count_parameters(generator)
+                parameters = count_parameters(_generator(fitted, bands, sizes or {}))
         if not isinstance(system.method, Classical):
             notes.append(agreement(product, observation, model, exact))
         if found is not None:
@@ -267,6 +269,16 @@ def run(
         raise RunError(f"{system.name} made pixels that are not finite; check the pair for constant or empty bands.")
     note = "; ".join(filter(None, notes))
     return Run(product, model, meter.seconds, meter.peak_memory_mib, parameters, note, network, found, half_width)
+
+
+def _generator(fitted: Fitted, bands: Bands, sizes: dict[str, Any]) -> Any:
+    """The shapes of what a fit made, of whose options some are none of the generator's."""
+    generator = fitted.generator
+    made_by = generator.__init__ if isinstance(generator, type) else generator  # type: ignore[misc]
+    taken = inspect.signature(made_by).parameters
+    if all(p.kind != p.VAR_KEYWORD for p in taken.values()):
+        sizes = {name: value for name, value in sizes.items() if name in taken}
+    return nnx.eval_shape(lambda: generator(bands, rngs=nnx.Rngs(0), **sizes))
 
 
 def ready(system: System, network: Network | None = None, exact: bool = False) -> Fusion:
@@ -282,7 +294,8 @@ def ready(system: System, network: Network | None = None, exact: bool = False) -
             network is missing.
     """
     if isinstance(system.method, Classical):
-        return jax.jit(system.method.function)
+        function = jax.jit(system.method.function)
+        return lambda observation, model: function(jax.tree.map(floating, dict(observation)), model)
     if isinstance(system.method, Fitted):
         raise InputError(f"{system.name} is fitted to each pair anew; it cannot be made ready beforehand.")
     if network is None:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from jfusion.errors import InputError
 
@@ -61,7 +62,8 @@ class LinearOperator:
         x = jax.random.normal(jax.random.key(0), shape)
 
         def step(x: Array, _: None) -> tuple[Array, Array]:
-            x = x / jnp.linalg.norm(x.ravel())
+            norm = jnp.linalg.norm(x.ravel())
+            x = x / jnp.where(norm > 0, norm, 1)
             z = self.adjoint(self(x))
             return z, jnp.sqrt(jnp.linalg.norm(z.ravel()))
 
@@ -157,8 +159,14 @@ def all_finite(tree: Any) -> Array:
     return jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]).all()
 
 
+def floating(x: ArrayLike) -> Array:
+    """``x`` as a jax array of floating numbers; integers, which weights below one would turn into 0, in float32."""
+    x = jnp.asarray(x)
+    return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.float32)
+
+
 def as_image(x: Array | np.ndarray, what: str) -> Array:
-    """``x`` as a jax array, in float32 where jax holds no float64.
+    """``x`` as an array of `floating` numbers.
 
     Raises:
         InputError: it is not an image ``(..., height, width, band)``, or an axis is empty.
@@ -168,4 +176,4 @@ def as_image(x: Array | np.ndarray, what: str) -> Array:
             f"{what} must have shape (..., height, width, band) with no empty axis, but its shape is {x.shape}; "
             "add the missing axes, for instance x[..., None] for one band."
         )
-    return jnp.asarray(x)
+    return floating(x)

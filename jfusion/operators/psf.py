@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -38,20 +39,24 @@ def gaussian_profile(sigma: ArrayLike, size: int, shift: float = 0.0) -> Array:
     sigma = jnp.asarray(sigma)
     offset = jnp.arange(size) - size // 2 + shift
     offset = offset.reshape((size,) + (1,) * sigma.ndim)
-    profile = jnp.exp(-0.5 * (offset / sigma) ** 2)
-    return profile / profile.sum(0)
+    return jax.nn.softmax(-0.5 * (offset / sigma) ** 2, axis=0)
 
 
-def gaussian_psf(sigma: ArrayLike, grid: Grid, truncate: float = 3.0) -> Profiles:
+def gaussian_psf(
+    sigma: ArrayLike, grid: Grid, truncate: float = 3.0, beside: tuple[float, float] = (0.0, 0.0)
+) -> Profiles:
     """Gaussian PSF centred on the low-resolution pixels of ``grid``.
 
     Args:
         sigma: standard deviation in high-resolution pixels, a number or one per band.
         grid: ratio and centre of the pair.
         truncate: half width in standard deviations (of the widest band).
+        beside: (row, column) from those centres to the PSF's own, in high-resolution pixels.
     """
-    half = math.ceil(truncate * float(np.max(np.asarray(sigma)))) + 1
-    vertical, horizontal = (gaussian_profile(sigma, 2 * half + 1, s) for s in grid.shift)
+    half = math.ceil(truncate * float(np.max(np.asarray(sigma))) + max(map(abs, beside))) + 1
+    vertical, horizontal = (
+        gaussian_profile(sigma, 2 * half + 1, s + b) for s, b in zip(grid.shift, beside, strict=True)
+    )
     return vertical, horizontal
 
 
@@ -76,8 +81,7 @@ def moving_psf(
     axes = jnp.array([[jnp.cos(angle), jnp.sin(angle)], [-jnp.sin(angle), jnp.cos(angle)]])
     along = jnp.linspace(-0.5, 0.5, MOMENTS)[:, None] * jnp.asarray(motion) * jnp.stack([jnp.cos(way), jnp.sin(way)])
     distance = jnp.matmul(offset - along[:, None, None], axes.T, precision="highest") / sigma
-    kernel = jnp.exp(-0.5 * jnp.sum(distance**2, -1)).sum(0)
-    return kernel / kernel.sum()
+    return jax.nn.softmax(-0.5 * jnp.sum(distance**2, -1), axis=(0, 1, 2)).sum(0)
 
 
 def mtf_sigma(gain: ArrayLike, ratio: int) -> np.ndarray:
@@ -89,9 +93,12 @@ def mtf_sigma(gain: ArrayLike, ratio: int) -> np.ndarray:
     return ratio * np.sqrt(-2 * np.log(np.asarray(gain, np.float64))) / np.pi
 
 
-def mtf_psf(gain: ArrayLike, grid: Grid) -> Profiles:
-    """Gaussian PSF matched to the MTF gain at the Nyquist frequency, a number or one per band; see `mtf_sigma`."""
-    return gaussian_psf(mtf_sigma(gain, grid.ratio), grid)
+def mtf_psf(gain: ArrayLike, grid: Grid, beside: tuple[float, float] = (0.0, 0.0)) -> Profiles:
+    """Gaussian PSF matched to the MTF gain at the Nyquist frequency, a number or one per band.
+
+    See `mtf_sigma`, and `gaussian_psf` for ``beside``.
+    """
+    return gaussian_psf(mtf_sigma(gain, grid.ratio), grid, beside=beside)
 
 
 def box_psf(grid: Grid) -> Profiles:

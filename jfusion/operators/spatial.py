@@ -60,7 +60,12 @@ def psf_size(psf: Psf) -> tuple[int, int]:
 
 def psf_kernel(psf: Psf) -> Array:
     """The PSF as one kernel ``(rows, columns)`` or ``(rows, columns, band)``."""
-    return psf[0][:, None] * psf[1][None, :] if isinstance(psf, tuple) else psf
+    if not isinstance(psf, tuple):
+        return psf
+    vertical, horizontal = psf
+    if vertical.ndim != horizontal.ndim:
+        vertical, horizontal = (part.reshape(len(part), -1) for part in psf)
+    return vertical[:, None] * horizontal[None, :]
 
 
 def tap_source(size: int, taps: int, ratio: int, phase: int, boundary: Boundary) -> np.ndarray:
@@ -277,9 +282,26 @@ class SpatialResponse(LinearOperator):
         return Blur(self.psf, self.boundary)
 
 
-def mtf_response(gain: ArrayLike, grid: Grid) -> SpatialResponse:
-    """The response on a grid whose Gaussian PSF has the MTF ``gain``, a number or one per band; see `mtf_psf`."""
-    return SpatialResponse(mtf_psf(gain, grid), grid.ratio, grid.phase)
+def mtf_response(gain: ArrayLike, grid: Grid, like: LinearOperator | None = None) -> SpatialResponse:
+    """The response on a grid whose Gaussian PSF has the MTF ``gain``, a number or one per band; see `mtf_psf`.
+
+    It looks where a spatial response ``like`` does, whose PSF may carry a shift of the images against the grid.
+    """
+    beside = (0.0, 0.0)
+    if isinstance(like, SpatialResponse):
+        row, column = (
+            p - c - (np.arange(len(profile)) - len(profile) // 2) @ profile
+            for p, c, profile in zip(like.phase, grid.centre, _marginals(like), strict=True)
+        )
+        beside = float(row), float(column)
+    return SpatialResponse(mtf_psf(gain, grid, beside), grid.ratio, grid.phase)
+
+
+def _marginals(operator: SpatialResponse) -> tuple[np.ndarray, np.ndarray]:
+    """Vertical and horizontal profile, each of sum 1, of the mean PSF of all bands."""
+    kernel = np.asarray(psf_kernel(operator.psf), np.float64)
+    kernel = kernel.reshape(*kernel.shape[:2], -1).mean(-1)
+    return kernel.sum(1) / kernel.sum(), kernel.sum(0) / kernel.sum()
 
 
 def one_psf(operator: Op) -> Op:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jfusion.errors import InputError
-from jfusion.operators.linear import LinearOperator, pytree
+from jfusion.operators.linear import LinearOperator, floating, pytree
 
 
 @pytree
@@ -21,7 +21,7 @@ class SpectralResponse(LinearOperator):
     srf: Array
 
     def __call__(self, x: Array) -> Array:
-        x = jnp.asarray(x)
+        x = floating(x)
         if x.shape[-1] != self.srf.shape[1]:
             raise InputError(
                 f"the spectral response takes {self.srf.shape[1]} bands, but the image has {x.shape[-1]}; "

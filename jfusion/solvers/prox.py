@@ -27,6 +27,7 @@ def project_simplex(x: Array, total: Array | float = 1.0, axis: int = -1) -> Arr
     Held et al., "Validation of subgradient optimization", Mathematical Programming 6, 1974: sort and threshold.
     """
     x = jnp.moveaxis(x, axis, -1)
+    x = x - x.max(-1, keepdims=True)  # the same projection, safe from rounding
     descending = jnp.sort(x, axis=-1, descending=True)
     excess = jnp.cumsum(descending, axis=-1) - total
     count = jnp.arange(1, x.shape[-1] + 1)

@@ -72,9 +72,10 @@ def test_standard_deviation_of_a_constant_band_is_zero():
     np.testing.assert_allclose(band_std(image)[0, 0, 0, 1], np.std([1] + [0] * 80), rtol=1e-2)
 
 
-def test_ratio_or_one():
-    quotient = ratio_or_one(jnp.array([3.0, 3.0, 0.0, 3.0]), jnp.array([2.0, 0.0, 0.0, -1.0]))
-    np.testing.assert_array_equal(quotient, [1.5, 1, 1, 1])
+@pytest.mark.parametrize("unit", [1.0, 1e-8])
+def test_ratio_or_one(unit):
+    a, b = (unit * jnp.array(x).reshape(1, 4, 1) for x in ([3.0, 3.0, 0.0, 3.0], [2.0, 0.0, 0.0, -1.0]))
+    np.testing.assert_allclose(ratio_or_one(a, b).ravel(), [1.5, 1, 1, 1], rtol=1e-6)
 
 
 def test_subspace(rng):

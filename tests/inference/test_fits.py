@@ -136,3 +136,13 @@ def test_what_is_not_fitted_is_refused() -> None:
     model = model.replace(operators={"lr": Identity(), "guide": Identity()})
     with pytest.raises(InputError, match="gsa is of the family classical"):
         fits.fit(catalogue.get("gsa"), images, model, jax.random.key(0))
+
+
+def test_options_that_are_none_of_the_network_go_through(scene) -> None:
+    system = catalogue.get("hyconet")
+    grid = Grid.nested(2)
+    model = ObservationModel({"lr": None, "guide": None}, grid)
+    pair = {"lr": scene[None, :8, :8], "guide": scene[None, :16, :16, :3]}
+    sizes = {**system.method.tiny, "constrained": False}
+    done = run(system, pair, model, sizes=sizes, effort=0.0002)
+    assert done.parameters == run(system, pair, model, sizes=system.method.tiny, effort=0.0002).parameters

@@ -13,7 +13,9 @@ from jfusion import catalogue
 from jfusion.catalogue import Fit
 from jfusion.data import geotiff
 from jfusion.data.scene import Scene
+from jfusion.data.simulate import reduce
 from jfusion.errors import InputError
+from jfusion.inference.evaluate import against_reference, without_reference
 from jfusion.inference.fuse import fuse
 from jfusion.inference.pair import filled, make_pair, observed
 from jfusion.inference.run import run
@@ -127,3 +129,54 @@ def test_fits_do_not_see_what_no_sensor_saw(scene: np.ndarray) -> None:
     one, two = (run(system, x, model, valid=pair.masks, **settings).product for x in (images, other))
     np.testing.assert_allclose(one, two, atol=1e-6)
     assert np.abs(one - run(system, other, model, **settings).product).max() > 1e-4
+
+
+def test_holes_do_not_count_against_a_product(scene: np.ndarray) -> None:
+    """The truth agrees with what was seen, whatever stands in its holes and in those of the pair."""
+    grid = Grid.nested(2)
+    model = ObservationModel(
+        {"lr": SpatialResponse(gaussian_psf(0.9, grid), 2, grid.phase), "guide": SpectralResponse(jnp.eye(12)[2:4])},
+        grid,
+    )
+    truth, mask = jnp.asarray(scene)[None], np.ones((48, 48), bool)
+    mask[:, :14] = False
+    seen = {key: jnp.where(mask[::2, ::2, None] if key == "lr" else mask[..., None], image, 0.7)
+            for key, image in model(truth).items()}  # fmt: skip
+    values = without_reference(jnp.where(mask[..., None], truth, 0), seen, model, mask)
+    assert values["residual lr"] < 1e-6
+    assert values["residual guide"] < 1e-6
+    plain = upsample(model(truth)["lr"], grid)
+    whole, masked = (without_reference(plain, model(truth), model, m)["residual lr"] for m in (None, mask))
+    assert masked == pytest.approx(whole, rel=0.3)
+    mask[:, :44] = False
+    assert set(without_reference(truth, model(truth), model, mask)) == {"residual lr", "residual guide"}
+
+
+def test_a_shift_in_the_psf_stays_one_ratio_lower(scene: np.ndarray) -> None:
+    grid = Grid.nested(2)
+    errors = []
+    for beside in ((0.0, 0.0), (1.0, -1.0)):
+        spatial = SpatialResponse(gaussian_psf(0.9, grid, beside=beside), 2, grid.phase)
+        model = ObservationModel({"lr": spatial, "guide": SpectralResponse(jnp.eye(12)[2:4])}, grid)
+        lower = reduce(model(jnp.asarray(scene)[None]), model)
+        inner = (slice(None), slice(4, -4), slice(4, -4))
+        told, made = lower.observation["guide"][inner], model["guide"](lower.target)[inner]
+        errors.append(float(jnp.linalg.norm(told - made) / jnp.linalg.norm(told - told.mean((1, 2)))))
+    assert errors[1] < 1.5 * errors[0]
+
+
+def test_products_smaller_than_a_window_are_judged(scene: np.ndarray) -> None:
+    values = against_reference(scene[:8, :8], scene[:8, :8], 2, 1.0)
+    assert "SSIM" not in values
+    assert values["SAM"] == pytest.approx(0, abs=0.05)
+
+
+def test_digital_numbers_need_no_conversion(scene: np.ndarray) -> None:
+    grid = Grid.nested(2)
+    numbers = {"lr": np.asarray(1e4 * scene[None, :24, :24, :4]), "guide": np.asarray(1e4 * scene[None, :, :, 4:5])}
+    products = [
+        run(catalogue.get("gsa"), {k: x.astype(np.uint16).astype(kind) for k, x in numbers.items()},
+            ObservationModel({"lr": None, "guide": None}, grid)).product
+        for kind in (np.uint16, np.float32)
+    ]  # fmt: skip
+    np.testing.assert_allclose(*products, rtol=1e-5)

@@ -234,3 +234,38 @@ def test_one_psf_is_the_mean_over_bands(separable):
     assert one(draw(1, 9, 9, 5)).shape == (1, 3, 3, 5)
     for operator in (one, Identity(), None):
         assert jax.tree.all(jax.tree.map(lambda a, b: a is b, one_psf(operator), operator))
+
+
+@pytest.mark.parametrize("name", ["blur, profiles", "response, kernel", "response, blocks", "spectral", "mask"])
+def test_integers_are_numbers(name):
+    """Digital numbers as a reader gives them: weights below one must not become zero."""
+    x = RNG.integers(0, 4000, SHAPE)
+    np.testing.assert_allclose(OPERATORS[name](x.astype(np.uint16)), OPERATORS[name](x.astype(np.float32)), rtol=1e-6)
+
+
+def test_a_profile_a_band_beside_one_for_all_on_blocks():
+    vertical, horizontal, x = draw(2, 3), draw(2), draw(*SHAPE)
+    both = [(vertical, horizontal), (vertical, jnp.repeat(horizontal[:, None], 3, 1))]
+    mixed, full = (SpatialResponse(psf, 2, (0, 0))(x) for psf in both)
+    np.testing.assert_allclose(mixed, full, rtol=1e-6)
+    np.testing.assert_allclose(Decimate(2, (0, 0))(Blur(both[0])(x)), full, rtol=1e-5)
+
+
+def test_a_gaussian_narrower_than_its_pixels_is_shared_by_the_nearest():
+    for profile in gaussian_psf(0.03, Grid.nested(2)):
+        np.testing.assert_allclose(profile[jnp.argsort(-profile)][:3], [0.5, 0.5, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("separable", [False, True])
+def test_an_mtf_looks_where_another_response_does(separable):
+    grid = Grid.nested(4)
+    shifted = SpatialResponse(gaussian_psf(1.5, grid, beside=(1.5, -2)), 4, grid.phase)
+    if not separable:
+        shifted = SpatialResponse(shifted.psf[0][:, None] * shifted.psf[1], 4, grid.phase)
+    for profile, expected in zip(mtf_response(0.3, grid, shifted).psf, (0.5 + 1.5, 0.5 - 2), strict=True):
+        centre = len(profile) // 2 - jnp.arange(len(profile)) @ profile
+        np.testing.assert_allclose(centre, expected, atol=0.02)
+
+
+def test_nothing_has_the_norm_zero():
+    assert Mask(jnp.zeros(SHAPE[:2])).norm(SHAPE) == 0

@@ -84,3 +84,7 @@ def test_projections_are_differentiable_where_norms_vanish():
 def test_box():
     np.testing.assert_array_equal(project_box(jnp.array([-1.0, 0.5, 2.0])), jnp.array([0.0, 0.5, 1.0]))
     np.testing.assert_array_equal(project_box(jnp.array([-3.0, 3.0]), -2, 2.5), jnp.array([-2.0, 2.5]))
+
+
+def test_simplex_projection_of_large_numbers():
+    np.testing.assert_array_equal(project_simplex(jnp.array([3e7, 1.0, 2.0])), [1, 0, 0])
