@@ -17,7 +17,7 @@ from experiments.places import Judged
 from jfusion import sensors
 from jfusion.data import builders
 from jfusion.data.builders.dataset import Dataset
-from jfusion.data.builders.layouts import PairFiles
+from jfusion.data.builders.layouts import Cube, PairFiles
 from jfusion.data.patches import Record, hold_out
 from jfusion.data.pipeline import Source
 from jfusion.data.scene import Scene
@@ -76,7 +76,7 @@ def benchmark(
 
     An image with a spectrum is the truth of a pair that ``protocol`` simulates, with other noise for each; published
     pairs are taken as they are. All are divided by the data set's full scale or, where none is published, by the
-    maximum of the image.
+    maximum of the image, of a scene that is split by regions the largest of all of them.
 
     Args:
         data: `NAME` or `NAME/PROTOCOL`.
@@ -91,9 +91,13 @@ def benchmark(
     """
     key, _, version = data.partition("/")
     dataset = builders.describe(key)
-    pairing = pairing_of(dataset)
+    pairing_of(dataset)
     test = builders.load(data, "test")
     splits = dataset.protocols[version or next(iter(dataset.protocols))]
+    if isinstance(dataset.layout, Cube) and dataset.data_range is None:
+        largest = max(image["hsi"].max() for split in splits for image in builders.load(data, split))
+        dataset = dataclasses.replace(dataset, data_range=float(largest))
+    pairing = pairing_of(dataset)
 
     def number(source: Source) -> int:
         return min(len(source), FEW) if few else len(source)

@@ -25,7 +25,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from experiments.datasets import Benchmark, benchmark, parted
 from experiments.places import REGIONS, Judged, place
@@ -73,6 +75,9 @@ KINDS = {
 }
 """Conventions of `jfusion.metrics.psnr` that papers have, beside the one of the tables, in words."""
 
+SCALES = 30.0
+"""How many times larger or smaller than full scale it may be what a network divides images by."""
+
 NOTED = 10.0
 """Seconds after which a training notes again how long it has taken."""
 
@@ -101,11 +106,13 @@ class Experiment:
         budget: seconds of all sittings together, with compilation, after which training ends, or the fit to each image.
         seed: of parameters and patches.
         validate: share of what there is to learn from that chooses the best step instead, where the data set has no
-            split for that; 0 for the last step.
+            split for that: of one scene the end of its longer side, of several the last ones; 0 for the last step.
         weights: of a trained network, in place of training; published ones come by `jfusion import`.
         resume: go on with the training or fit that ``out`` holds; it is refused where settings have changed.
         out: folder of the results.
         smoke: everything tiny and the trivial baseline alone, within a minute: does it run?
+        distributed: train together with the other processes of the job, which jax finds by itself on TPU pods, Slurm,
+            Open MPI and Kubernetes; ``out`` is one folder for all, and the first one judges.
     """
 
     data: str = "jasper_ridge"
@@ -127,6 +134,7 @@ class Experiment:
     resume: bool = True
     out: Path = Path("runs/experiment")
     smoke: bool = False
+    distributed: bool = False
 
     @property
     def embedded(self) -> bool:
@@ -135,11 +143,12 @@ class Experiment:
 
     def tiny(self) -> Experiment:
         """The same with everything small."""
-        side = max(32, 2 * self.protocol.ratio)
+        ratio = self.protocol.ratio
+        side = max(32, 2 * ratio)
         learn, judge = (0, side, 0, side), (0, side, 0, side)
         if self.data in REGIONS:
             learn, judge = ((r[0], min(r[0] + 32, r[1]), r[2], min(r[2] + 32, r[3])) for r in REGIONS[self.data])
-        patch = min(16, learn[1] - learn[0], learn[3] - learn[2]) // self.protocol.ratio * self.protocol.ratio
+        patch = max(ratio, min(16, learn[1] - learn[0], learn[3] - learn[2]) // ratio * ratio)
         return dataclasses.replace(
             self, learn=learn, judge=judge, sizes="tiny", steps=20, patch=patch, batch=2, validate=0
         )
@@ -158,7 +167,7 @@ def check(experiment: Experiment, name: str) -> None:
         isinstance(method, Trained) and "physics" in inspect.signature(method.network).parameters
     ):
         raise InputError(f"{name} has no choice of --physics; leave it out.")
-    training: tuple[str, ...] = ("patch", "batch", "turn", "pace")
+    training: tuple[str, ...] = ("patch", "batch", "turn", "pace", "distributed")
     if isinstance(method, Fitted):
         why, training = f"{name} is fitted to each pair", (*training, "weights")
     elif experiment.weights is not None:
@@ -167,6 +176,15 @@ def check(experiment: Experiment, name: str) -> None:
         return
     if idle := [option for option in training if getattr(experiment, option)]:
         raise InputError(f"--{idle[0]} is for trainings, but {why}; leave it out.")
+
+
+def check_scale(network: Network, image: Judged) -> None:
+    """Raises InputError where a network was made for images in other units, such as published ones for numbers."""
+    if not image.data_range / SCALES < network.scale < image.data_range * SCALES:
+        raise InputError(
+            f"the network divides images by {network.scale:g}, but those of {image.name} reach {image.data_range:g} "
+            f"here ({image.unit}); import its weights once more with --scale {image.data_range:g}."
+        )
 
 
 def check_protocol(protocol: Protocol, default: Protocol, data: str) -> None:
@@ -232,6 +250,23 @@ def ground(experiment: Experiment, learns: bool) -> Benchmark:
     return benchmark(data, protocol, learn, judge, learns=learns, few=experiment.smoke)
 
 
+def first() -> bool:
+    """Whether this is the first process of the job."""
+    return jax.process_index() == 0
+
+
+def prepared(experiment: Experiment, learns: bool) -> Benchmark:
+    """`ground`, of several processes on the first one first: where a data set is used first, it is prepared once."""
+    if jax.process_count() == 1:
+        return ground(experiment, learns)
+    if not first():
+        multihost_utils.sync_global_devices("prepared")
+    where = ground(experiment, learns)
+    if first():
+        multihost_utils.sync_global_devices("prepared")
+    return where
+
+
 @dataclasses.dataclass
 class Cost:
     """What a training took.
@@ -294,7 +329,7 @@ def make_network(experiment: Experiment, name: str, where: Benchmark) -> tuple[N
     model, estimated = completed(system, learn.observation, learn.model, sizes=asked["sizes"])
     if estimated:  # the images to validate on are from the same sensors
         learn, validation = learn._replace(model=model), validation and validation._replace(model=model)
-    paid = experiment.out / "training" / "cost.json"
+    paid = experiment.out / "training" / ("cost.json" if first() else f"cost_{jax.process_index()}.json")
     with bar(f"{experiment.data}: {name} learns") as shown, charged(paid, shown) as (cost, progress):
         result = train(system, learn, validation=validation, progress=progress, **asked)
         cost.steps = result.steps
@@ -339,6 +374,8 @@ def mean(rows: Sequence[Row]) -> Row:
 def run(experiment: Experiment, name: str, published: Mapping[str, str] | None = None) -> Path:
     """Runs an experiment with the system ``name`` and returns the path of its page.
 
+    Of several processes that train together, the first judges and writes.
+
     Args:
         experiment: settings.
         name: in the catalogue.
@@ -359,9 +396,14 @@ def run(experiment: Experiment, name: str, published: Mapping[str, str] | None =
     make_folder(folder)
     check_output(folder / "index.html", overwrite=True)
     learns = network is None and isinstance(catalogue.get(name).method, Trained)
-    where = ground(experiment, learns)
+    where = prepared(experiment, learns)
     if learns:
         network, note, cost = make_network(experiment, name, where)
+        if jax.process_count() > 1:
+            others = not first()
+            jax.distributed.shutdown()
+            if others:
+                return folder / "index.html"
         weights.save(folder / "weights.safetensors", network)
     if network is not None:
         options = {"weights": network}
@@ -369,6 +411,8 @@ def run(experiment: Experiment, name: str, published: Mapping[str, str] | None =
     sections: list[SceneSection] = []
     peaks: list[dict[str, float]] = []
     for image in where.judged:
+        if network is not None:
+            check_scale(network, image)
         trials = trials_on(image, experiment, name, options, note)
         rows += rows_of(trials)
         if published:
@@ -502,15 +546,20 @@ def main(name: str, paper: Experiment, embedded: Experiment, published: Mapping[
     use_all_cores()
     import tyro
 
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--data")
-    default, told = chosen(first.parse_known_args()[0].data, paper, embedded)
+    words = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    words.add_argument("--data")
+    default, told = chosen(words.parse_known_args()[0].data, paper, embedded)
     experiment = tyro.cli(Experiment, default=default, prog=f"python -m experiments.{name}")
     if told:
         print(told, file=sys.stderr)
 
     def go() -> None:
+        if experiment.distributed:
+            jax.distributed.initialize()
+        alone = first()
         check_protocol(experiment.protocol, default.protocol, experiment.data)
-        print(run(experiment, name, published))
+        page = run(experiment, name, published)
+        if alone:
+            print(page)
 
     sys.exit(answered(go))

@@ -339,9 +339,11 @@ def share(work: Mapping[str, Any]) -> str:
 def document(report: Mapping[str, Any]) -> str:
     """A report in Markdown."""
     notes = {name: "\n".join(f"- {note}" for note in report[name]) for name in ("remarks", "assumptions")}
+    height, width = report["patch"]
     return "\n\n".join(
         [
             f"# Scaling of {report['settings']['system']}, {report['environment']['device']}",
+            f"Patches of {height} x {width} high-resolution pixels, {report['dtype']}.",
             "## Measured: median (lowest to highest)",
             table(MEASURED, report["measured"]),
             notes["remarks"],
@@ -381,7 +383,7 @@ def study_report(system: System, data: Simulation, settings: Settings) -> dict[s
     ]
     report = {
         "settings": dataclasses.asdict(settings),
-        "patch": study.recipe.patch,
+        "patch": study.source[0]["target"].shape[:2],
         "dtype": dtype,
         "environment": environment(),
         "revision": revision(),

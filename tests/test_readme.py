@@ -14,5 +14,5 @@ def test_example_runs(
     number: int, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile(EXAMPLES[number], f"README example {number}", "exec"), {"__name__": "example"})
+    exec(compile(EXAMPLES[number], f"README example {number}", "exec"), {"__name__": "__main__"})
     assert capsys.readouterr().out

@@ -3,6 +3,9 @@
 import dataclasses
 import importlib
 import json
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +13,9 @@ import pytest
 
 from experiments import runner
 from experiments.places import REGIONS, place
-from experiments.runner import Experiment, charged, run, settings
+from experiments.runner import Experiment, charged, check_scale, run, settings
 from jfusion import catalogue
-from jfusion.catalogue import Classical
+from jfusion.catalogue import Bands, Classical
 from jfusion.data import scenes
 from jfusion.data.simulate import Protocol, Simulation, cut
 from jfusion.errors import InputError
@@ -21,6 +24,7 @@ from jfusion.inference.fuse import DEFAULT_SYSTEMS
 from jfusion.inference.run import run as run_system
 from jfusion.progress import silent
 from jfusion.tasks import spatiospectral_task
+from jfusion.training.loop import Network
 
 NETWORKS = [name for name, row in catalogue.systems().items() if not isinstance(row.method, Classical)]
 PROTOCOL = Protocol(ratio=2, guide_bands=("B2", "B3", "B4"), lr_snr_db=35, seed=3)
@@ -188,3 +192,48 @@ def test_a_training_costs_what_all_its_sittings_cost(tmp_path: Path, monkeypatch
         cost.steps = 40
     assert cost.seconds > first
     assert json.loads(path.read_text()) == dataclasses.asdict(cost)
+
+
+def test_smoke_takes_a_pixel_at_large_ratios() -> None:
+    paper = importlib.import_module("experiments.mhf_net").PAPER
+    assert paper.protocol.ratio == paper.tiny().patch == 32
+
+
+def test_weights_for_other_units_are_refused() -> None:
+    image = place("landsat8_momotombo", PROTOCOL)
+    network = Network(catalogue.get("fusionnet"), Bands(4, 1, 2), {}, None, 2047.0)
+    with pytest.raises(InputError, match=r"divides images by 2047, but .* reach 1 .*--scale 1"):
+        check_scale(network, image)
+    check_scale(dataclasses.replace(network, scale=0.3), image)
+
+
+TOGETHER = """
+import sys
+from pathlib import Path
+import jax
+from experiments.runner import Experiment, run
+jax.distributed.initialize(f"127.0.0.1:{sys.argv[2]}", 2, int(sys.argv[1]))
+assert jax.process_count() == 2
+run(Experiment(out=Path(sys.argv[3]), smoke=True, distributed=True), "fusionnet")
+"""
+
+
+def test_two_processes_share_an_experiment(tmp_path: Path) -> None:
+    """Both train, the first judges and writes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    pair = [
+        subprocess.Popen(
+            [sys.executable, "-c", TOGETHER, process, port, str(tmp_path)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for process in "01"
+    ]  # fmt: skip
+    said = [process.communicate(timeout=300) for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], said
+    assert ["PSNR" in out for out, _ in said] == [True, False]
+    rows = json.loads((tmp_path / "results.json").read_text())
+    assert [row["system"] for row in rows] == ["cubic", "fusionnet"]
+    assert (tmp_path / "weights.safetensors").is_file()
+    assert json.loads((tmp_path / "training" / "cost.json").read_text())["steps"] == 20

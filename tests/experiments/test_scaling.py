@@ -162,6 +162,7 @@ def test_a_study_says_what_it_measured(
     run(Settings(out=tmp_path / "new", smoke=True))
     report = json.loads((tmp_path / "new" / "scaling.json").read_text())
     assert report["settings"]["sizes"] == "tiny"
+    assert report["patch"] == [16, 16]
     assert (tmp_path / "new" / "scaling.md").read_text() == document(report)
     said = capsys.readouterr().out
     assert "Forced host devices: 2" in said

@@ -278,7 +278,8 @@ PANFORMER = System(
                 bands=Bands(4, 1, 4),
                 scale=1,
                 unused=r".*\.(upper_lower|left_right)_mask",
-                note="Images are digital numbers; the release clips the product to those of 10 bits.",
+                note="Images are digital numbers (those divided by 1023 want --scale 0.0009775); the release clips the "
+                "product to those of 10 bits.",
             ),
         ),
     ),

@@ -117,9 +117,10 @@ class Dataset:
         return self._instructions(self._names(protocol), f"the folder {self.name} of the manual directory")
 
     def _instructions(self, names: Sequence[str], folder: str) -> str:
+        them, their_names = ("it", "this name") if len(names) == 1 else ("them", "these names")
         return (
-            f"Download {_some(names)} by hand from {self.origin}, {self.address}, and unpack or put "
-            f"{'it' if len(names) == 1 else 'them'} anywhere beneath {folder}. Licence: {self.licence}"
+            f"Download {_some(names)} by hand from {self.origin}, {self.address}, and unpack or put {them}, under "
+            f"{their_names}, anywhere beneath {folder}. Licence: {self.licence}"
         )
 
     def _names(self, protocol: str) -> list[str]:

@@ -95,7 +95,8 @@ HARVARD = Dataset(
     note=(
         "Protocol first30: 30 images train and 20 test, as the fusion papers say; that theirs are the first 30 in "
         "alphabetical order is unverified. The mask lbl of regions that moved is not stored, nor is the camera's "
-        "sensitivity calib.txt applied. Papers use the top left 1024 x 1024 pixels or all 1040 x 1392."
+        "sensitivity calib.txt applied. Papers use the top left 1024 x 1024 pixels or all 1040 x 1392. Releases with "
+        "one response for CAVE and Harvard must apply it band by band; here it is taken at Harvard's wavelengths."
     ),
     wavelengths=tuple(range(420, 721, 10)),
 )
