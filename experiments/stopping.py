@@ -3,7 +3,8 @@
     python -m experiments.stopping
     python -m experiments.stopping --cases neon_sjer/dip --noise 20 --looks 40
 
-Every system is fitted to its end, and its states at equally spaced looks are kept. Rules see the pair alone:
+Every system is fitted to its end, with a network that is `experiments.uncertainty.small`, and its states at equally
+spaced looks are kept. Rules see the pair alone:
 
 - *loss plateau* and *held-out pixels* are those of `priors.fit.Stopping`; the second needs a fit of its own, which does
   not see the pixels that judge it;
@@ -30,7 +31,7 @@ import numpy as np
 import tyro
 
 from experiments.places import Judged
-from experiments.uncertainty import case_of, ground
+from experiments.uncertainty import case_of, ground, small
 from jfusion import catalogue
 from jfusion.catalogue import Fitter
 from jfusion.cli import answered, use_all_cores
@@ -275,7 +276,7 @@ def study(case: str, settings: Settings) -> tuple[Judged, Outcome]:
     where = ground(scene, settings.smoke, settings.noise)
     method = check_fitted(catalogue.get(name))
     steps = 20 if settings.smoke else STEPS[name]
-    sizes = method.tiny if settings.smoke else method.compact or method.tiny
+    sizes = small(method, settings.smoke)
     with bar(case) as progress:
         options = {"key": jax.random.key(settings.seed), "effort": steps / method.steps, "progress": progress, **sizes}
         looks, found = choose(Subject.of(method.fit, where.test.observation, where.test.model, options, settings.looks))
