@@ -140,6 +140,8 @@ CHANGED: dict[tuple[str, str], Changes] = {
     ("mhf_net", "jasper_ridge"): {"steps": 800, "batch": 2},
     ("mog_dcn", "jasper_ridge"): {"steps": 2000},
     ("pancsc_net", "jasper_ridge"): {"steps": 1500, "pace": 1.0},
+    ("sun", "jasper_ridge"): {"patch": 48, "batch": 2},
+    ("tonwmd", "jasper_ridge"): {"patch": 48, "batch": 2},
     ("tsfn", "jasper_ridge"): {"steps": 12000},
     ("vo_net", "jasper_ridge"): {"steps": 12000},
     ("vp_net", "jasper_ridge"): {"pace": 2.0},

@@ -32,15 +32,15 @@ def read_v73(path: Path, key: str | None = None, nodata: float | None = None) ->
     """One array of a version 7.3 file, its axes put back into MATLAB's order."""
     with guard(path, "a MATLAB 7.3 file"), h5py.File(path, "r") as file:
         found = {name: item for name, item in datasets(file).items() if not name.startswith("#")}
-        numeric = {name for name, item in found.items() if _class(item) in NUMBERS}
+        numeric = {name for name, item in found.items() if matlab_class(item) in NUMBERS}
         key = choose(path, {name: item.shape[::-1] for name, item in found.items()}, numeric, key)
         check_dataset(path, found[key])
         image = found[key][()].T
     return _finished(path, key, image, nodata)
 
 
-def _class(item: h5py.Dataset) -> str:
-    """MATLAB's name of the element type."""
+def matlab_class(item: h5py.Dataset) -> str:
+    """MATLAB's name of the element type, of an item of a version 7.3 file."""
     name = item.attrs.get("MATLAB_class", b"")
     return name.decode() if isinstance(name, bytes) else str(name)
 

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 
 from jfusion.data.readers.checks import guard
+from jfusion.data.readers.matlab import matlab_class
 from jfusion.errors import InputError
 from jfusion.training.originals import mat5
 
@@ -65,7 +66,7 @@ def _of_v73(item: h5py.Group | h5py.Dataset) -> Any:
             return {name: _of_v73(item[name]) for name in item}
         columns = [_referred(item[name]) for name in arrays]
         return [dict(zip(arrays, values, strict=True)) for values in zip(*columns, strict=True)]
-    kind = _class(item)
+    kind = matlab_class(item)
     if "MATLAB_empty" in item.attrs:
         return [] if kind in ("cell", "struct") else np.zeros(tuple(item[()]))
     if item.dtype.kind == "O":
@@ -81,9 +82,4 @@ def _referred(item: h5py.Dataset) -> list:
 
 def _is_field_of_array(item: h5py.Group | h5py.Dataset) -> bool:
     """Whether it has a value for each element of a struct array: references that are no cell."""
-    return isinstance(item, h5py.Dataset) and item.dtype.kind == "O" and _class(item) != "cell"
-
-
-def _class(item: h5py.Dataset) -> str:
-    name = item.attrs.get("MATLAB_class", b"")
-    return name.decode() if isinstance(name, bytes) else str(name)
+    return isinstance(item, h5py.Dataset) and item.dtype.kind == "O" and matlab_class(item) != "cell"
