@@ -97,7 +97,7 @@ def load(
 
     Raises:
         InputError: no such data set, protocol or split, missing or wrong files, or TensorFlow Datasets is not
-            installed.
+            installed; or the records on the disk were prepared from another description.
     """
     dataset, protocol = _resolved(data)
     splits = dataset.protocols[protocol]
@@ -111,7 +111,13 @@ def load(
         dataset.find(manual / dataset.name, protocol)
         with contextlib.redirect_stdout(sys.stderr):
             prepared.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual))
-    return tfds.builder_from_directory(prepared.data_path).as_data_source(split=split)
+    made = tfds.builder_from_directory(prepared.data_path)
+    if made.info.metadata.get("digest") != dataset.digest(protocol):
+        raise InputError(
+            f"{prepared.data_path} was prepared from another description of {dataset.name}/{protocol}; move it "
+            "away to prepare the data anew."
+        )
+    return made.as_data_source(split=split)
 
 
 def _resolved(data: str | Dataset) -> tuple[Dataset, str]:

@@ -1,5 +1,6 @@
 """What is known about one benchmark: who publishes it, under which terms, how its files lie, and how it is split."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -89,6 +90,10 @@ class Dataset:
     def manual(self) -> bool:
         """True if its files are downloaded by hand."""
         return any(self.layout.files(part) for part in self._parts(self.protocols))
+
+    def digest(self, protocol: str) -> str:
+        """Of all that decides on the records of a protocol."""
+        return hashlib.sha256(repr((self.layout, self.protocols[protocol], self.wavelengths)).encode()).hexdigest()
 
     def find(self, folder: Path, protocol: str) -> dict[str, Path]:
         """Where the protocol's files lie; they may lie anywhere beneath the folder, as archives unpack differently.

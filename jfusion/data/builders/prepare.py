@@ -46,6 +46,7 @@ class Prepared(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
             metadata=tfds.core.MetadataDict(
                 data_range=dataset.data_range,
                 protocol=self.builder_config.name,
+                digest=dataset.digest(self.builder_config.name),
                 scale=dict(dataset.scale or {}),
                 offset=dict(dataset.offset or {}),
             ),

@@ -146,6 +146,14 @@ def test_prepared_data_need_the_archive_no_more(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_prepared_data_of_another_description_are_told(tmp_path):
+    manual = put(tmp_path)
+    builders.load(SMALL, "train", tmp_path, manual)
+    other = {"halves": {**SMALL.protocols["halves"], "train": (Region(0, 3, 0, 6),)}}
+    with pytest.raises(InputError, match="prepared from another description of small/halves; move it away"):
+        builders.load(replace(SMALL, protocols=other), "train", tmp_path, manual)
+
+
 def test_files_or_prepared_data_are_enough(tmp_path):
     with pytest.raises(InputError, match=r"Download PaviaU\.mat by hand"):
         builders.check(SMALL, tmp_path, tmp_path / "manual")
