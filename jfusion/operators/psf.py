@@ -81,7 +81,9 @@ def moving_psf(
     axes = jnp.array([[jnp.cos(angle), jnp.sin(angle)], [-jnp.sin(angle), jnp.cos(angle)]])
     along = jnp.linspace(-0.5, 0.5, MOMENTS)[:, None] * jnp.asarray(motion) * jnp.stack([jnp.cos(way), jnp.sin(way)])
     distance = jnp.matmul(offset - along[:, None, None], axes.T, precision="highest") / sigma
-    return jax.nn.softmax(-0.5 * jnp.sum(distance**2, -1), axis=(0, 1, 2)).sum(0)
+    exponent = -0.5 * jnp.sum(distance**2, -1)
+    kernel = jnp.exp(exponent - exponent.max()).sum(0)
+    return kernel / kernel.sum()
 
 
 def mtf_sigma(gain: ArrayLike, ratio: int) -> np.ndarray:

@@ -90,7 +90,8 @@ class Contest:
             done = run(system, self.observation, self.model, data=self.data, progress=progress, **settings)
         product = np.asarray(done.product[0])
         if self.reference is None:
-            values = without_reference(done.product, self.observation, done.model, self.mask)
+            sensors = self.model if done.registration is None else done.model
+            values = without_reference(done.product, self.observation, sensors, self.mask)
         else:
             values = against_reference(product, self.reference, self.model.ratio, self.data_range, self.mask)
         if self.sensors is not None and done.model.known:

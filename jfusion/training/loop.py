@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jfusion.catalogue import Bands, DType, System, Trained
-from jfusion.data.patches import crops, turned_crops
+from jfusion.catalogue import Bands, DType, Recipe, System, Trained
+from jfusion.data.patches import Crops, Mixture, crops, turned_crops
 from jfusion.data.pipeline import loader, stacked
 from jfusion.data.simulate import Simulation, explains, unexplained
 from jfusion.errors import InputError, RunError
@@ -194,44 +194,25 @@ def train(
         RunError: the loss is not finite (the message names step, patches and last checkpoint), a checkpoint cannot be
             written, or no checkpoint of the run is sound.
     """
-    bands = Bands.of(data.observation, data.model)
-    try:
-        sizes = json.loads(json.dumps(sizes or {}))  # as a weights file gives them back
-    except TypeError as error:
-        raise InputError(
-            f"sizes must be numbers, words and lists, which a weights file keeps, but: {error}."
-        ) from error
-    if start is None:
-        module, scale = build(system, bands, seed, sizes), _unit(data.target)
-    else:
-        module, scale, sizes = _copied(start, system, bands), start.scale, start.sizes
-    assert isinstance(system.method, Trained)
     if validation is not None and np.array_equal(validation.target, data.target):
         raise InputError("the validation images are those of training; give another region, see data.patches.hold_out.")
     if budget is not None and jax.process_count() > 1:
         raise InputError("a budget of seconds ends each process at another step; give a number of steps.")
-    method, recipe = system.method, system.method.recipe
-    data = _over(data, scale)
-    if method.initialise is not None and start is None:
-        method.initialise(module, data.observation, data.model, data.target)
-    steps, patch, batch = (
-        usual if own is None else own
-        for own, usual in ((steps, recipe.steps), (patch, recipe.patch), (batch, recipe.batch))
-    )
-    if min(steps, patch, batch, every) < 1:
-        raise InputError(
-            "a training needs one step, one pixel and one patch at least, and one step between two looks, but has "
-            f"{steps} steps of {batch} patches of {patch} pixels and {every} between looks; leave out what the recipe "
-            "is to decide."
-        )
-    dtype = dtype or recipe.dtype
-    turn = recipe.turn if turn is None else turn
-    players, modules = make_players(method, module, bands, steps, seed, sizes, pace)
+    origin = _begun(system, data, seed, sizes, start)
+    method = system.method
+    assert isinstance(method, Trained)
+    recipe = _asked(method.recipe, steps=steps, patch=patch, batch=batch, dtype=dtype, turn=turn)
+    if every < 1:
+        raise InputError(f"there must be a step at least between two looks, but every is {every}.")
+    steps, batch, data = recipe.steps, recipe.batch, _over(data, origin.scale)
+    if start is None and method.initialise is not None:
+        method.initialise(origin.module, data.observation, data.model, data.target)
+    players, modules = make_players(method, origin.module, origin.bands, steps, seed, origin.sizes, pace)
     devices = Devices.of(batch, recipe.parts)
     state, done, history = begin(players, modules, seed), 0, _History()
     held_out, held_out_model = None, data.model
     if validation is not None:
-        observation, held_out_model, target = _over(validation, scale)
+        observation, held_out_model, target = _over(validation, origin.scale)
         held_out = Batch(observation, target)
     best: PlayerState | None = None
     first = None if start is None else jax.tree.map(jnp.copy, state.players[NETWORK])
@@ -243,9 +224,9 @@ def train(
             from jfusion.training.folder import open_run
 
             settings = {
-                "system": system.name, "bands": dataclasses.asdict(bands), "sizes": sizes, "seed": seed,
-                "steps": steps, "patch": patch, "batch": batch, "parts": recipe.parts, "dtype": dtype,
-                "average": recipe.average, "turn": turn, "pace": pace, "data": _digest(data),
+                "system": system.name, "bands": dataclasses.asdict(origin.bands), "sizes": origin.sizes, "seed": seed,
+                "steps": steps, "patch": recipe.patch, "batch": batch, "parts": recipe.parts, "dtype": recipe.dtype,
+                "average": recipe.average, "turn": recipe.turn, "pace": pace, "data": _digest(data),
                 "observation model": name_of(data.model), "arrays of the state": _shapes(state),
                 "validation": validation and _digest(validation), "experiment": configuration or {},
             }  # fmt: skip
@@ -256,20 +237,16 @@ def train(
             history = _History(**record.get("history", {}))
             best, spent = _best(run, state, history), record.get("seconds", 0.0)
             stack.enter_context(run.writing(done))
-        take = turned_crops if turn else crops
-        source = take(data, patch, seed)
-        observing = system.reads_model(sizes) and explains(data.model, source[0]["target"].shape[:2])
-        if observing:
-            source = take(data._replace(observation={**data.observation, "lr": unexplained(data)}), patch, seed)
+        source, observing = _patches(data, recipe, seed, anew=system.reads_model(origin.sizes))
         read = stacked if run is None else loader
         records = read(source, batch, start=done, process=jax.process_index(), processes=jax.process_count())
         stack.callback(records.close)
         batches = _batches(records)
         example = next(batches)
-        advance = make_steps(players, devices, recipe.parts, dtype, observing)
+        advance = make_steps(players, devices, recipe.parts, recipe.dtype, observing)
         if may_lock(advance, devices, state, [devices.share(example)] * devices.steps, 1, data.model):
             devices = devices.one()
-            advance = make_steps(players, devices, recipe.parts, dtype, observing)
+            advance = make_steps(players, devices, recipe.parts, recipe.dtype, observing)
         state, model = devices.replicate((state, data.model))
         judge = None if held_out is None else make_judge(players[NETWORK], devices, held_out, held_out_model)
         if first is not None and judge is not None and history.best_step == 0:
@@ -313,23 +290,63 @@ def train(
             run.checkpoints.wait()
 
     def network(player: PlayerState) -> Network:
-        return Network(system, bands, sizes, merge(players[NETWORK], jax.device_get(player)), scale)
+        return dataclasses.replace(origin, module=merge(players[NETWORK], jax.device_get(player)))
 
     seconds = spent + time.perf_counter() - began
     chosen = None if best is None else network(best)
     return Training(network(state.players[NETWORK]), history.losses, done, steps, seconds, chosen)
 
 
-def _copied(network: Network, system: System, bands: Bands) -> Any:
-    """The module of a network, ready to be trained further."""
-    if network.system.name != system.name or not network.serves(bands):
+def _begun(system: System, data: Simulation, seed: int, sizes: dict[str, Any] | None, start: Network | None) -> Network:
+    """The network before the first step: a copy of ``start``, or one that is made for the pairs."""
+    bands = Bands.of(data.observation, data.model)
+    if start is not None:
+        if start.system.name != system.name or not start.serves(bands):
+            raise InputError(
+                f"training of {system.name} for {bands} cannot start from {start.system.name} for {start.bands}; give "
+                "a network of the same system and bands."
+            )
+        module = nnx.clone(start.module)
+        module.train()
+        return Network(system, bands, start.sizes, module, start.scale)
+    try:
+        sizes = json.loads(json.dumps(sizes or {}))  # as a weights file gives them back
+    except TypeError as error:
         raise InputError(
-            f"training of {system.name} for {bands} cannot start from {network.system.name} for {network.bands}; give "
-            "a network of the same system and bands."
+            f"sizes must be numbers, words and lists, which a weights file keeps, but: {error}."
+        ) from error
+    return Network(system, bands, sizes, build(system, bands, seed, sizes), _unit(data.target))
+
+
+def _asked(recipe: Recipe, **settings: Any) -> Recipe:
+    """The recipe with the settings that are not None.
+
+    Raises:
+        InputError: it is of no step, pixel or patch.
+    """
+    recipe = dataclasses.replace(recipe, **{name: value for name, value in settings.items() if value is not None})
+    if min(recipe.steps, recipe.patch, recipe.batch) < 1:
+        raise InputError(
+            f"a training needs one step, one pixel and one patch at least, but has {recipe.steps} steps of "
+            f"{recipe.batch} patches of {recipe.patch} pixels; leave out what the recipe is to decide."
         )
-    module = nnx.clone(network.module)
-    module.train()
-    return module
+    return recipe
+
+
+def _patches(data: Simulation, recipe: Recipe, seed: int, anew: bool) -> tuple[Crops | Mixture, bool]:
+    """The patches, and whether the step observes them: then `lr` is what the sensor does not explain.
+
+    Args:
+        data: pairs with truth.
+        recipe, seed: of the patches.
+        anew: whether the system reads the model, so that patches are to be observed anew where it explains them.
+    """
+    take = turned_crops if recipe.turn else crops
+    source = take(data, recipe.patch, seed)
+    if not (anew and explains(data.model, source[0]["target"].shape[:2])):
+        return source, False
+    noise = data._replace(observation={**data.observation, "lr": unexplained(data)})
+    return take(noise, recipe.patch, seed), True
 
 
 def _unit(target: jax.Array) -> float:
