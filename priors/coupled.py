@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +22,11 @@ from jfusion.catalogue import Bands, Fitter
 from jfusion.layers.conv import Conv
 from jfusion.layers.init import normal
 from jfusion.layers.responses import Constraint
-from jfusion.operators import Grid, Identity, Observation, ObservationModel, one_psf
+from jfusion.operators import Grid, Identity, Observation, ObservationModel
 from jfusion.operators.linear import LinearOperator
 from priors.degradation import Degradation, on_logits
 from priors.fit import Loss, Plan, Schedule, Stage, fitter
-from priors.pair import Pair
+from priors.pair import Pair, degraded, sum_l1
 
 SLOPE = 0.2
 WIDTHS = (128, 256, 512)
@@ -109,11 +109,6 @@ def learned(bands: Bands, *keys: str) -> Degradation:
 # Terms of losses
 
 
-def sum_l1(predicted: Array, observed: Array, weight: Array) -> Array:
-    """Sum of absolute differences over bands and weighted pixels."""
-    return jnp.sum(jnp.abs(predicted - observed) * weight)
-
-
 def sum_to_one(abundances: Array) -> Array:
     """``sum_p |sum_k A[p, k] - 1|`` of abundances ``(batch, height, width, endmember)``."""
     return jnp.sum(jnp.abs(abundances.sum(-1) - 1))
@@ -127,15 +122,21 @@ def sparsity(abundances: Array) -> Array:
 
 
 def sensor_mismatch(degradation: Degradation, model: ObservationModel, pair: Pair) -> Array:
-    """``|R Y - B Z|``, sum over pixels and bands; 0 where neither B nor R is learned. See `one_psf` for B."""
+    """``|R Y - B Z|``, sum over pixels and bands; 0 where neither B nor R is learned."""
     if degradation.psf is None and degradation.srf is None:
         return jnp.zeros(())
-    y, z = pair.observation["lr"], pair.observation["guide"]
-    return sum_l1(model["guide"](y), one_psf(model["lr"])(z), pair.weight["lr"])
+    return sum_l1(*degraded(model, pair), pair.weight["lr"])
 
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Projections
+
+
+class Coupled(Protocol):
+    """An autoencoder of one set of endmembers, the weights of its decoder."""
+
+    decoder: Conv
+    degradation: Degradation
 
 
 def clamp_kernels(*layers: Conv) -> None:
@@ -151,6 +152,13 @@ def clamp_psf(degradation: Degradation) -> None:
         weight[...] = clamp(weight[...])
 
 
+def project(module: Coupled) -> None:
+    """Puts endmembers and learned responses back into their sets, in place."""
+    clamp_kernels(module.decoder)
+    module.degradation.project()
+    clamp_psf(module.degradation)
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # The fit
 
@@ -160,12 +168,15 @@ def stage(loss: Loss, rate: float, project: Callable[[Any], None], rates: tuple[
     return Stage(loss, STEPS, Schedule(rate, hold=HOLD), rates=rates, project=project)
 
 
-def coupled_fitter(build: Callable[..., nnx.Module], stage: Stage) -> Fitter:
+def coupled_fitter(
+    module: Callable[..., nnx.Module], stage: Stage, options: Callable[[Pair], dict[str, Any]] = lambda pair: {}
+) -> Fitter:
     """The fit of an autoencoder whose output begins with the product and the completed model.
 
     Args:
-        build: makes the module, ``build(pair, degradation, rngs=rngs, **sizes)``.
+        module: makes the autoencoder, ``module(bands, degradation, rngs=rngs, **options, **sizes)``.
         stage: of the fit.
+        options: of the module, from the pair; none by default.
     """
 
     @fitter
@@ -192,11 +203,11 @@ def coupled_fitter(build: Callable[..., nnx.Module], stage: Stage) -> Fitter:
         pair, scale = Pair.of(observation, model).normalised()
         bands, constraints = Bands.of(observation, model), CONSTRAINED if constrained else RELEASED
 
-        def made(key: Array) -> nnx.Module:
+        def build(key: Array) -> nnx.Module:
             degradation = Degradation(model, bands, constraints, support, size)
-            return build(pair, degradation, rngs=nnx.Rngs(key), **sizes)
+            return module(bands, degradation, rngs=nnx.Rngs(key), **options(pair), **sizes)
 
         stages = (on_logits(stage) if constrained else stage,)
-        return Plan(made, pair, stages, scale, lambda output: output[:2])
+        return Plan(build, pair, stages, scale, lambda output: output[:2])
 
     return fit_pair

@@ -23,19 +23,9 @@ from jfusion.layers.responses import LearnedPsf
 from jfusion.operators import Grid, Observation, ObservationModel
 from jfusion.tasks import SPATIOSPECTRAL
 from priors import coupled
-from priors.coupled import (
-    Trunk,
-    clamp,
-    clamp_kernels,
-    he_conv,
-    learned,
-    sensor_mismatch,
-    sparsity,
-    sum_l1,
-    sum_to_one,
-)
+from priors.coupled import Trunk, clamp, clamp_kernels, he_conv, learned, sensor_mismatch, sparsity, sum_to_one
 from priors.degradation import Degradation
-from priors.pair import Pair
+from priors.pair import Pair, misfits, sum_l1
 
 
 class CrossAttention(nnx.Module):
@@ -116,11 +106,12 @@ def joint_loss(module: CucaNet, pair: Pair, key: Array) -> tuple[Array, tuple[Ar
     model, observed, weight = module.degradation(pair.model), pair.observation, pair.weight
     coarse, fine = module.abundances(observed)
     product = clamp(module.decoder(fine))
+    lr, guide = misfits(sum_l1, model, product, pair)
     loss = (
         10 * sum_l1(clamp(module.decoder(coarse)), observed["lr"], weight["lr"])
         + 10 * sum_l1(clamp(module.guide_decoder(fine)), observed["guide"], weight["guide"])
-        + 10 * sum_l1(model["lr"](product), observed["lr"], weight["lr"])
-        + 10 * sum_l1(model["guide"](product), observed["guide"], weight["guide"])
+        + 10 * lr
+        + 10 * guide
         + 1e4 * sensor_mismatch(module.degradation, model, pair)
         + 0.01 * (sum_to_one(coarse) + sum_to_one(fine) + sparsity(coarse) + sparsity(fine))
     )
@@ -141,14 +132,12 @@ STAGE = coupled.stage(
 )
 
 
-def _built(pair: Pair, degradation: Degradation, **options: Any) -> CucaNet:
-    """The module for a pair, whose low-resolution size the attention has."""
-    height, width = pair.observation["lr"].shape[1:3]
-    bands, grid = Bands.of(pair.observation, pair.model), pair.model.grid
-    return CucaNet(bands, degradation, grid=grid, lr_size=(height, width), **options)
+def _extent(pair: Pair) -> dict[str, Any]:
+    """What the attention needs to know of a pair."""
+    return {"grid": pair.model.grid, "lr_size": pair.observation["lr"].shape[1:3]}
 
 
-fit_cucanet = coupled.coupled_fitter(_built, STAGE)
+fit_cucanet = coupled.coupled_fitter(CucaNet, STAGE, _extent)
 
 
 CUCANET = System(
@@ -184,5 +173,4 @@ CUCANET = System(
     "for each low-resolution pixel; the stated count is that of 16 x 16. The pair is scaled to a largest magnitude of "
     "one.",
     parameters=(1_010_270, Bands(31, 3, 32)),
-    local=None,
 )

@@ -10,21 +10,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
 from jfusion.catalogue import Bands, Fitted, Paper, System
-from jfusion.layers.untrained import MirroredConv, Norm, NormedConv, activate
 from jfusion.operators import Grid, Observation, ObservationModel, upsample
 from jfusion.tasks import SPATIOSPECTRAL
 from priors.degradation import WIDE, Degradation, on_logits, unknown_parts
-from priors.fit import Plan, Schedule, Stage, fitter
+from priors.fit import Falling, Plan, Schedule, Stage, fitter
 from priors.held import Held, hold
-from priors.pair import Pair, mean_l1
+from priors.pair import Pair, mean_l1, misfits
 from priors.patches import corners, cut
 from priors.sensing import SIMPLEX_SENSORS
 from priors.skip import Skip
@@ -45,61 +44,15 @@ SHARE = 0.8
 # The networks
 
 
-class _Level(nnx.Module):
-    """What goes deeper from one level to the next, what goes across, and how both are joined on the way back."""
-
-    def __init__(self, inputs: int, width: int, skip: int, window: int, *, rngs: nnx.Rngs) -> None:
-        self.across = NormedConv(inputs, skip, 1, rngs=rngs)
-        self.down = NormedConv(inputs, width, window, rngs=rngs)
-        self.deeper = NormedConv(width, width, window, rngs=rngs)
-        self.joined = Norm(skip + width)
-        self.up = NormedConv(skip + width, width, window, rngs=rngs)
-        self.pointwise = NormedConv(width, width, 1, rngs=rngs)
-
-
-class LevelSkip(nnx.Module):
-    """A skip network all of whose scales are the image's own, for patches that are too small to be halved.
-
-    Args:
-        inputs, outputs: channels.
-        width: channels of each scale.
-        scales: how often the network goes deeper.
-        skip: channels that go across at each scale.
-        window: side of the convolutions.
-    """
-
-    def __init__(
-        self, inputs: int, outputs: int, *, width: int, scales: int, skip: int, window: int, rngs: nnx.Rngs
-    ) -> None:
-        self.levels = nnx.List([_Level(width if k else inputs, width, skip, window, rngs=rngs) for k in range(scales)])
-        self.output = MirroredConv(width, outputs, 1, rngs=rngs)
-
-    def __call__(self, x: Array) -> Array:
-        """``(batch, height, width, inputs)`` to ``(batch, height, width, outputs)``, between 0 and 1."""
-        passed = []
-        for level in self.levels:
-            passed.append(activate(level.across(x)))
-            x = activate(level.deeper(activate(level.down(x))))
-        for level, across in zip(reversed(list(self.levels)), reversed(passed), strict=True):
-            x = activate(level.up(level.joined(jnp.concatenate([across, x], -1))))
-            x = activate(level.pointwise(x))
-        return jax.nn.sigmoid(self.output(x))
-
-
-class BlindPrior(nnx.Module):
-    """G, a skip network from a code with the image's bands to the image.
+def blind_prior(bands: Bands, *, width: int = 256, scales: int = 2, window: int = 5, rngs: nnx.Rngs) -> Skip:
+    """G, a skip network from a code with the image's bands to the image, between 0 and 1.
 
     Args:
         bands: of the pair.
         width, scales, window: of `Skip`.
+        rngs: of the parameters.
     """
-
-    def __init__(self, bands: Bands, *, width: int = 256, scales: int = 2, window: int = 5, rngs: nnx.Rngs) -> None:
-        self.network = Skip(bands.lr, bands.lr, width=width, scales=scales, skip=1, window=window, rngs=rngs)
-
-    def __call__(self, code: Array) -> Array:
-        """``(batch, height, width, band)`` to the same, between 0 and 1."""
-        return jax.nn.sigmoid(self.network(code))
+    return Skip(bands.lr, bands.lr, width=width, scales=scales, skip=1, window=window, bounded=True, rngs=rngs)
 
 
 class Dbsr(nnx.Module):
@@ -108,7 +61,7 @@ class Dbsr(nnx.Module):
     Args:
         pair: of images.
         degradation: the learned parts of the observation model.
-        width, scales, window: of `BlindPrior`; no network that makes the code is wider, nor its window larger.
+        width, scales, window: of `blind_prior`; no network that makes the code is wider, nor its window larger.
     """
 
     def __init__(
@@ -123,17 +76,13 @@ class Dbsr(nnx.Module):
     ) -> None:
         bands = Bands.of(pair.observation, pair.model)
         self.degradation = degradation
-        self.spectral = LevelSkip(
-            bands.guide,
-            bands.lr,
-            width=min(SPECTRAL_WIDTH, width),
-            scales=SPECTRAL_SCALES,
-            skip=SPECTRAL_SKIP,
-            window=window,
-            rngs=rngs,
+        level = partial(Skip, window=window, stride=1, bounded=True, rngs=rngs)
+        guide_width, lr_width = min(SPECTRAL_WIDTH, width), min(SPATIAL_WIDTH, width)
+        self.spectral = level(bands.guide, bands.lr, width=guide_width, scales=SPECTRAL_SCALES, skip=SPECTRAL_SKIP)
+        self.spatial = nnx.List(
+            [level(bands.lr, bands.lr, width=lr_width, scales=SPATIAL_SCALES, skip=SPATIAL_SKIP) for _ in range(2)]
         )
-        self.spatial = nnx.List([_spatial(bands, width, window, rngs) for _ in range(2)])
-        self.generator = BlindPrior(bands, width=width, scales=scales, window=window, rngs=rngs)
+        self.generator = blind_prior(bands, width=width, scales=scales, window=window, rngs=rngs)
         coarse, fine = ((*pair.observation[name].shape[:3], bands.lr) for name in ("lr", "guide"))
         self.mapped, self.blurred, self.code = Held(fine), Held(coarse), Held(fine)
 
@@ -146,13 +95,6 @@ class Dbsr(nnx.Module):
         """
         before, after = self.spatial
         return after(upsample(before(image), grid, "bilinear"))
-
-
-def _spatial(bands: Bands, width: int, window: int, rngs: nnx.Rngs) -> LevelSkip:
-    width = min(SPATIAL_WIDTH, width)
-    return LevelSkip(
-        bands.lr, bands.lr, width=width, scales=SPATIAL_SCALES, skip=SPATIAL_SKIP, window=window, rngs=rngs
-    )
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -203,15 +145,9 @@ def _code(module: Dbsr, pair: Pair) -> Array:
 
 def image_loss(module: Dbsr, pair: Pair, key: Array) -> tuple[Array, tuple[Array, ObservationModel]]:
     """``|B X - Y| + |R X - Z|``, means over pixels and bands; the output is X and the model."""
-    model, observed, weight = module.degradation(pair.model), pair.observation, pair.weight
-    product = module.generator(module.code())
-    lr, guide = (mean_l1(model[name](product), observed[name], weight[name]) for name in ("lr", "guide"))
+    model, product = module.degradation(pair.model), module.generator(module.code())
+    lr, guide = misfits(mean_l1, model, product, pair)
     return lr + guide, (product, model)
-
-
-def falling(done: Array) -> Array:
-    """1.2e-3, times 0.7 after each 1,000 of 5,001 steps."""
-    return 1.2e-3 * 0.7 ** jnp.floor(5001 * done / 1000)
 
 
 SPECTRAL = Stage(spectral_loss, 2000, Schedule(5e-4), trainable=("spectral",))
@@ -219,7 +155,13 @@ MAPPED = hold(mapped=_mapped, blurred=_blurred)
 SPATIAL = Stage(spatial_loss, 32_000, Schedule(5e-4), trainable=("spatial",))
 CODE = hold(code=_code)
 IMAGE = on_logits(
-    Stage(image_loss, 5001, falling, trainable=("generator", "degradation"), rates=(("degradation", 1.1e-4 / 1.2e-3),))
+    Stage(
+        image_loss,
+        5001,
+        Falling(1.2e-3, 0.7, 5001 / 1000),
+        trainable=("generator", "degradation"),
+        rates=(("degradation", 1.1e-4 / 1.2e-3),),
+    )
 )
 
 
@@ -240,7 +182,7 @@ def fit_dbsr(
     Args:
         observation: `lr` and `guide`.
         model: parts that are None are learned and returned, the others are used as they are.
-        sizes: of `BlindPrior`; see `Dbsr`.
+        sizes: of `blind_prior`; see `Dbsr`.
     """
     pair, scale = Pair.of(observation, model).normalised()
     bands, unknown, extent = Bands.of(observation, model), unknown_parts(model), observation["lr"].shape[1:3]
@@ -272,7 +214,7 @@ DBSR = System(
     "|S(R Y) - Y| and U from |U(B S(Z)) - S(Z)|; an untrained skip network turns it into X and is fitted, with unknown "
     "B and R, by |B X - Y| + |R X - Z| (means).",
     method=Fitted(
-        generator=BlindPrior,
+        generator=blind_prior,
         fit=fit_dbsr,
         steps=SPECTRAL.steps + MAPPED.steps + SPATIAL.steps + CODE.steps + IMAGE.steps,
         note="Adam; 500 epochs of patches for S and for U at 5e-4, batch 4 (2000 and 32,000 steps on CAVE at ratio 8), "
@@ -290,5 +232,4 @@ DBSR = System(
     "release after the first step already. Odd sizes are halved upwards. The pair is scaled to a largest magnitude of "
     "one, which the product, between 0 and 1, does not exceed. The count is of G; S and U have 362,750 and 477,344.",
     parameters=(8_549_704, Bands(31, 3, 8)),
-    local=None,
 )

@@ -127,5 +127,4 @@ DEEP_DECODER = System(
     "up. The pair is scaled to a largest magnitude of one, which the product, between 0 and 1, does not exceed.",
     parameters=(100_224, Bands(3, 3, 4)),
     needs_model=True,
-    local=None,
 )

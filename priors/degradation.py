@@ -49,16 +49,16 @@ def _check_form(form: str, forms: Any) -> None:
 
 
 def unknown_psf(form: PsfForm, grid: Grid, constraint: Constraint = "softmax", size: int | None = None) -> LearnedPsf:
-    """The PSF of `lr` in one of the forms in which published systems learn or assume it, one kernel for all bands.
+    """The PSF of `lr` in one of several forms, one kernel for all bands; in brackets, systems that take them.
 
     Args:
         form:
             "pixel": starts as the mean over the low-resolution pixel and, on nested grids, covers that alone (HyCoNet,
             CUCaNet, NonRegSRNet, UDALN, M2U-Net).
             "overlapping": ``2 ratio - 1`` taps a side, which start flat (MIAE).
-            "wide": `WIDE` taps a side, which start as the mean over the low-resolution pixel (DBSR and UAL, which start
-            otherwise, let them free and add a learned offset that an observation model has no place for).
-            "mean": the mean over the low-resolution pixel, not learned (GDD, HSI-CSR).
+            "wide": `WIDE` taps a side, which start as the mean over the low-resolution pixel (DBSR and UAL; as released
+            they start otherwise, are free and have a learned offset that an observation model has no place for).
+            "mean": the mean over the low-resolution pixel, not learned; for a sensor whose PSF is assumed.
         grid: of the pair.
         constraint: see `Weights`.
         size: taps a side in place of the form's.
@@ -80,15 +80,15 @@ def unknown_srf(
     support: Array | None = None,
     start: Array | None = None,
 ) -> LearnedSrf:
-    """The spectral response of the guide in one of the forms in which published systems learn or assume it.
+    """The spectral response of the guide in one of several forms; in brackets, systems that take them.
 
     Args:
         form:
-            "dense": every band of `lr`; starts flat (MIAE, M2U-Net).
+            "dense": every band of `lr`; starts flat (MIAE, M2U-Net, DBSR, UAL).
             "support": the bands of ``support``, such as those within a sensor's ranges (HyCoNet, CUCaNet, NonRegSRNet,
             UDALN); starts as a Gaussian in its middle.
-            "started": starts as ``start``, such as the response of another sensor (DBSR).
-            "fixed": ``start``, not learned (GDD, HSI-CSR).
+            "started": starts as ``start``, such as the response of another sensor.
+            "fixed": ``start``, not learned.
         bands: of the pair.
         constraint: see `Weights`.
         support: which bands of `lr` each band of the guide may see, ``(guide band, lr band)``; only for the form

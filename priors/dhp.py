@@ -87,5 +87,4 @@ DHP = System(
     "scales each band to between 0 and 1.",
     parameters=(2_342_047, Bands(191, 4, 4)),
     needs_model=True,
-    local=None,
 )

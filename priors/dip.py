@@ -10,9 +10,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import jax
 from flax import nnx
-from jax import Array
 
 from jfusion.catalogue import Bands, Fitted, Paper, System
 from jfusion.operators import Observation, ObservationModel
@@ -25,20 +23,15 @@ DEPTH = 32
 """Channels of the code."""
 
 
-class DeepImagePrior(nnx.Module):
+def deep_image_prior(bands: Bands, *, rngs: nnx.Rngs, **sizes: Any) -> Skip:
     """A skip network that turns a code of 32 channels into numbers between 0 and 1.
 
     Args:
         bands: of the pair.
+        rngs: of the parameters.
         sizes: of `Skip`.
     """
-
-    def __init__(self, bands: Bands, *, rngs: nnx.Rngs, **sizes: Any) -> None:
-        self.network = Skip(DEPTH, bands.lr, rngs=rngs, **sizes)
-
-    def __call__(self, code: Array) -> Array:
-        """``(batch, height, width, 32)`` to ``(batch, height, width, band)``."""
-        return jax.nn.sigmoid(self.network(code))
+    return Skip(DEPTH, bands.lr, bounded=True, rngs=rngs, **sizes)
 
 
 FINE = Stage(partial(observation_loss, deviation=0.03), 2000, Schedule(1e-2), average=0.99)
@@ -63,7 +56,7 @@ def fit_dip(
     """
 
     def build(bands: Bands, size: tuple[int, int], rngs: nnx.Rngs) -> tuple[nnx.Module, Code]:
-        return DeepImagePrior(bands, rngs=rngs, **sizes), Code((*size, DEPTH), rngs=rngs)
+        return deep_image_prior(bands, rngs=rngs, **sizes), Code((*size, DEPTH), rngs=rngs)
 
     return plan_observed(build, FINE if model.ratio <= 4 else COARSE, observation, model)
 
@@ -84,7 +77,7 @@ DIP = System(
     summary="An untrained skip network makes the image from random numbers, X = f(z), and is fitted by |B X - Y|^2 + "
     "|R X - Z|^2; noise on z at every step, and the average of the outputs, keep it from following the noise.",
     method=Fitted(
-        generator=DeepImagePrior,
+        generator=deep_image_prior,
         fit=fit_dip,
         steps=FINE.steps,
         note="Adam at 1e-2, 2000 steps (4000 at ratios above 4); Gaussian noise on the code at every step, 0.03 "
@@ -99,5 +92,4 @@ DIP = System(
     "between 0 and 1, does not exceed.",
     parameters=(2_217_831, Bands(3, 3, 4)),
     needs_model=True,
-    local=None,
 )

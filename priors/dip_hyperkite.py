@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
@@ -20,9 +19,9 @@ from jfusion.operators import Observation, ObservationModel
 from jfusion.tasks import SPATIOSPECTRAL
 from priors.degradation import unknown_parts, unknown_psf
 from priors.dip import DEPTH
-from priors.fit import Plan, Stage, fitter
+from priors.fit import Falling, Plan, Stage, fitter
 from priors.observed import Code, Learned, with_learned
-from priors.pair import Pair, mean_l1
+from priors.pair import Pair, mean_l1, misfits
 from priors.skip import Skip
 
 SPATIAL = 0.6
@@ -65,18 +64,11 @@ def enlarging_loss(module: DipHyperkite, pair: Pair, key: Array) -> tuple[Array,
     product = module.generator(module.code(key, DEVIATION))
     learned = module.learned(product)
     model = pair.model.replace(operators=pair.model.operators | learned)
-    spectral, spatial = (
-        mean_l1(model[name](product), pair.observation[name], pair.weight[name]) for name in ("lr", "guide")
-    )
-    return spectral + SPATIAL * spatial, (product, learned)
+    lr, guide = misfits(mean_l1, model, product, pair)
+    return lr + SPATIAL * guide, (product, learned)
 
 
-def falling(done: Array) -> Array:
-    """1e-3, a tenth of it after 1,300 of 1,500 steps."""
-    return 1e-3 * jnp.where(done < 13 / 15, 1.0, 0.1)
-
-
-STAGE = Stage(enlarging_loss, 1500, falling)
+STAGE = Stage(enlarging_loss, 1500, Falling(1e-3, 0.1, 1500 / 1300))
 
 
 @fitter
@@ -134,5 +126,4 @@ DIP_HYPERKITE = System(
     "one is learned, which the paper does not do. Images of any size are taken as they are. The pair is scaled to a "
     "largest magnitude of one, and the product is not cut to between 0 and 1.",
     parameters=(2_230_602, Bands(102, 1, 4)),
-    local=None,
 )

@@ -29,10 +29,10 @@ from jfusion.layers.responses import LearnedPsf
 from jfusion.operators import Observation, ObservationModel, SpatialResponse, SpectralResponse, one_psf
 from jfusion.operators.linear import LinearOperator
 from jfusion.tasks import SPATIOSPECTRAL
-from priors.coupled import clamp, clamp_kernels, he_conv, sum_l1
+from priors.coupled import clamp, clamp_kernels, he_conv
 from priors.degradation import Degradation, unknown_parts
 from priors.fit import Plan, Schedule, Stage, fitter
-from priors.pair import Pair
+from priors.pair import Pair, misfits, sum_l1
 from priors.sensing import sensing_loss
 
 SHARE = 5e-4
@@ -207,11 +207,11 @@ def fusion_loss(module: Eu2adl, pair: Pair, key: Array) -> tuple[Array, tuple[Ar
     product = clamp(network.lr_endmembers(fine))
     rebuilt = sum_l1(clamp(network.guide_endmembers(fine)), z, weight_z)
     rebuilt += sum_l1(clamp(network.lr_endmembers(coarse)), y, weight_y)
-    seen = sum_l1(model["guide"](product), z, weight_z) + sum_l1(model["lr"](product), y, weight_y)
+    lr, guide = misfits(sum_l1, model, product, pair)
     tied = sum_l1(one_psf(model["lr"])(fine), coarse, weight_y)
     totals = ((fine.sum(-1, keepdims=True), weight_z), (coarse.sum(-1, keepdims=True), weight_y))
     unity = sum(sum_l1(total, jnp.ones_like(total), weight) for total, weight in totals)
-    return 100 * rebuilt + 10 * seen + tied + 0.01 * unity, (product, model)
+    return 100 * rebuilt + 10 * (guide + lr) + tied + 0.01 * unity, (product, model)
 
 
 def clip_endmembers(module: Eu2adl) -> None:
@@ -282,5 +282,4 @@ EU2ADL = System(
     "weights. Known operators are used as they are; on grids that are not nested a predicted PSF has 2 ratio + 1 taps "
     "a side. The pair is scaled to a largest magnitude of one, which the product does not exceed.",
     parameters=(770_040, Bands(54, 8, 12)),
-    local=None,
 )

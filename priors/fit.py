@@ -68,13 +68,29 @@ class Schedule:
 
 
 @dataclasses.dataclass(frozen=True)
+class Falling:
+    """Learning rate ``rate``, multiplied by ``factor`` after each of the stage's ``parts``, which are equally long.
+
+    The last one may be cut short: with 2.5 parts the rate falls twice.
+    """
+
+    rate: float
+    factor: float
+    parts: float
+
+    def __call__(self, done: Array) -> Array:
+        """The learning rate after the share ``done`` of the steps."""
+        return self.rate * self.factor ** jnp.floor(self.parts * done)
+
+
+@dataclasses.dataclass(frozen=True)
 class Stage:
     """A part of a fit. Stages that are equal are compiled once, so make them of module-level functions.
 
     Attributes:
         loss: see `Loss`; it draws its noise from the key, which is another one at every step.
         steps: optimiser steps at full effort.
-        rate: learning rate by the share of the steps that is done, such as a `Schedule`.
+        rate: learning rate by the share of the steps that is done, such as a `Schedule` or `Falling`.
         optimiser: turns gradients into the direction that the learning rate scales.
         trainable: names of the module's attributes whose parameters are fitted; empty for all.
         rates: multiples of the learning rate for the parameters of single attributes, (name, multiple) each.

@@ -20,7 +20,7 @@ from jfusion.layers.untrained import MirroredConv, NormedConv, activate, enlarge
 from jfusion.operators import Observation, ObservationModel
 from jfusion.tasks import SPATIOSPECTRAL
 from priors.fit import Plan, Schedule, Stage, fitter
-from priors.pair import Pair, mean_l2
+from priors.pair import Pair, mean_l2, misfits
 from priors.rollback import Rollback
 
 M = TypeVar("M", bound=nnx.Module)
@@ -134,10 +134,9 @@ class Gdd(nnx.Module):
 
 def multispectral_loss(module: Gdd, pair: Pair, key: Array) -> tuple[Array, Array]:
     """``0.1 |B X - Y|^2 + |R X - Z|^2``, means over pixels and bands; the output is X."""
-    observed, weight = pair.observation, pair.weight
-    product = module(observed["guide"], key, 0.03)
-    spatial = mean_l2(pair.model["lr"](product), observed["lr"], weight["lr"])
-    return 0.1 * spatial + mean_l2(pair.model["guide"](product), observed["guide"], weight["guide"]), product
+    product = module(pair.observation["guide"], key, 0.03)
+    lr, guide = misfits(mean_l2, pair.model, product, pair)
+    return 0.1 * lr + guide, product
 
 
 def panchromatic_loss(module: Gdd, pair: Pair, key: Array) -> tuple[Array, Array]:
@@ -219,5 +218,4 @@ GDD = System(
     "10 is the release's for reduced resolution (100 at full). The pair is scaled to a largest magnitude of one.",
     parameters=(245_151, Bands(31, 3, 32)),
     needs_model=True,
-    local=None,
 )

@@ -22,8 +22,8 @@ from jfusion.layers.responses import LearnedSrf
 from jfusion.operators import Observation, ObservationModel, SpectralResponse
 from jfusion.progress import Progress, silent
 from jfusion.tasks import SPATIOSPECTRAL
-from priors.fit import Plan, Schedule, Stage, fit, fitter
-from priors.pair import Pair
+from priors.fit import Falling, Plan, Schedule, Stage, fit, fitter
+from priors.pair import Pair, half_l2, misfits
 
 SLOPE = 0.05
 SPECTRAL = 50.0
@@ -69,18 +69,12 @@ class Design(nnx.Module):
         self.response = LearnedSrf(bands, "clipped")
 
 
-def half_l2(predicted: Array, observed: Array, weight: Array) -> Array:
-    """Half the sum of squared differences over bands and weighted pixels."""
-    return 0.5 * jnp.sum(jnp.square(predicted - observed) * weight)
-
-
 def fusion_loss(generator: SpectralNetwork, pair: Pair, key: Array) -> tuple[Array, Array]:
     """``(50 |B f(Z) - Y|^2 + 50 |f(B Z) - Y|^2 + |R f(Z) - Z|^2) / 2``, sums; the output is f(Z)."""
-    model, observed, weight = pair.model, pair.observation, pair.weight
-    product, coarse = generator(observed["guide"]), generator(model["lr"](observed["guide"]))
-    spectral = [half_l2(made, observed["lr"], weight["lr"]) for made in (model["lr"](product), coarse)]
-    spatial = half_l2(model["guide"](product), observed["guide"], weight["guide"])
-    return SPECTRAL * sum(spectral) + spatial, product
+    y, z = pair.observation["lr"], pair.observation["guide"]
+    product, coarse = generator(z), generator(pair.model["lr"](z))
+    lr, guide = misfits(half_l2, pair.model, product, pair)
+    return SPECTRAL * (lr + half_l2(coarse, y, pair.weight["lr"])) + guide, product
 
 
 def design_loss(module: Design, pair: Pair, key: Array) -> tuple[Array, SpectralResponse]:
@@ -93,11 +87,6 @@ def design_loss(module: Design, pair: Pair, key: Array) -> tuple[Array, Spectral
     spectral = [half_l2(made, observed["lr"], pair.weight["lr"]) for made in (pair.model["lr"](product), coarse)]
     size = SMALLNESS * jnp.sum(response.srf**2) + SMOOTHNESS * jnp.sum(jnp.diff(response.srf, axis=-1) ** 2)
     return SPECTRAL * sum(spectral) + size / 2, response
-
-
-def falling(done: Array) -> Array:
-    """1e-2, a tenth of it after each 2,000 of 5,000 steps."""
-    return 1e-2 * 0.1 ** jnp.floor(2.5 * done)
 
 
 def project(module: Design) -> None:
@@ -120,7 +109,7 @@ OPTIMISER = optax.chain(
 )
 """Caffe's Adam: gradients of a norm up to 1024, then a decay of the parameters; biases learn at a tenth of the rate."""
 
-FUSION = Stage(fusion_loss, 5000, falling, OPTIMISER)
+FUSION = Stage(fusion_loss, 5000, Falling(1e-2, 0.1, 5000 / 2000), OPTIMISER)
 DESIGN = Stage(design_loss, 10_000, Schedule(1e-3), OPTIMISER, project=project)
 
 
@@ -219,5 +208,4 @@ HSI_CSR = System(
     "magnitude of one.",
     parameters=(15_420, Bands(31, 3, 32)),
     needs_model=True,
-    local=None,
 )

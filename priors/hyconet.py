@@ -8,8 +8,6 @@ them, from R Y = B Z as well.
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 from flax import nnx
 from jax import Array
@@ -18,9 +16,9 @@ from jfusion.catalogue import Bands, Fitted, Paper, System
 from jfusion.operators import Observation, ObservationModel
 from jfusion.tasks import SPATIOSPECTRAL
 from priors import coupled
-from priors.coupled import Encoder, clamp_kernels, clamp_psf, he_conv, learned, sensor_mismatch, sparsity, sum_l1
+from priors.coupled import Encoder, he_conv, learned, project, sensor_mismatch, sparsity
 from priors.degradation import Degradation
-from priors.pair import Pair
+from priors.pair import Pair, misfits, sum_l1
 
 
 class HyCoNet(nnx.Module):
@@ -63,35 +61,24 @@ def joint_loss(module: HyCoNet, pair: Pair, key: Array) -> tuple[Array, tuple[Ar
     Sums over pixels and bands. The paper's D (B A_z) is B X, since D is linear on the simplex. The output is X = D A_z
     and the model.
     """
-    model, observed, weight = module.degradation(pair.model), pair.observation, pair.weight
-    coarse, fine = module.abundances(observed)
+    model, y, weight = module.degradation(pair.model), pair.observation["lr"], pair.weight["lr"]
+    coarse, fine = module.abundances(pair.observation)
     product = module.decode(fine)
+    lr, guide = misfits(sum_l1, model, product, pair)
     loss = (
-        10 * sum_l1(module.decode(coarse), observed["lr"], weight["lr"])
-        + 10 * sum_l1(model["guide"](product), observed["guide"], weight["guide"])
-        + 10 * sum_l1(model["lr"](product), observed["lr"], weight["lr"])
+        10 * sum_l1(module.decode(coarse), y, weight)
+        + 10 * guide
+        + 10 * lr
         + 100 * sensor_mismatch(module.degradation, model, pair)
         + 0.01 * (sparsity(coarse) + sparsity(fine))
     )
     return loss, (product, model)
 
 
-def project(module: HyCoNet) -> None:
-    """Puts endmembers and learned responses back into their sets, in place."""
-    clamp_kernels(module.decoder)
-    module.degradation.project()
-    clamp_psf(module.degradation)
-
-
 STAGE = coupled.stage(joint_loss, 3e-3, project, rates=(("guide", 0.5), ("degradation", 0.2)))
 
 
-def _built(pair: Pair, degradation: Degradation, **options: Any) -> HyCoNet:
-    """The module for a pair."""
-    return HyCoNet(Bands.of(pair.observation, pair.model), degradation, **options)
-
-
-fit_hyconet = coupled.coupled_fitter(_built, STAGE)
+fit_hyconet = coupled.coupled_fitter(HyCoNet, STAGE)
 
 
 HYCONET = System(
@@ -128,5 +115,4 @@ HYCONET = System(
     "the sum that responses are divided by has its gradient, too). Known operators are used as they are. Without a "
     "given support every band is eligible for the response. The pair is scaled to a largest magnitude of one.",
     parameters=(456_084, Bands(103, 4, 4)),
-    local=None,
 )

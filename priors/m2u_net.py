@@ -9,7 +9,6 @@ Z gates its features, and is fitted by |R X - Z| + |B X - Y|.
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 from typing import Literal
 
@@ -26,8 +25,9 @@ from jfusion.tasks import SPATIOSPECTRAL
 from priors.coupled import he_conv
 from priors.degradation import Degradation, unknown_parts
 from priors.fit import Plan, Schedule, Stage, fitter
-from priors.pair import Pair, mean_l1
-from priors.sensing import degraded, project_sensors, sensing_loss
+from priors.pair import Pair, degraded, mean_l1, misfits
+from priors.sensing import project_sensors, sensing_loss
+from priors.udaln import doubled
 
 MIXED = 60
 """Channels within a module of the spectral mapping, in three parts."""
@@ -67,8 +67,7 @@ class SpectralMapping(nnx.Module):
     """
 
     def __init__(self, bands: Bands, *, rngs: nnx.Rngs) -> None:
-        doublings = max(math.floor(math.log2(bands.lr / bands.guide)), 0)
-        widths = [bands.guide * 2**i for i in range(doublings + 1)]
+        widths = doubled(bands)
         self.modules = nnx.List([_Channels(a, b, rngs=rngs) for a, b in pairwise(widths)])
         self.last = he_conv(widths[-1], bands.lr, rngs=rngs)
 
@@ -178,16 +177,16 @@ class M2UNet(nnx.Module):
 def mapping_loss(module: M2UNet, pair: Pair, key: Array) -> tuple[Array, tuple[()]]:
     """``|F1(R Y) - Y| + |F2(B Z) - Y|`` (eq. 10), means over pixels and bands; no gradient flows into B and R."""
     image, weight = pair.observation["lr"], pair.weight["lr"]
-    seen = lax.stop_gradient(degraded(module.degradation, pair))
+    seen = lax.stop_gradient(degraded(module.degradation(pair.model), pair))
     one, other = (mean_l1(stream(x), image, weight) for stream, x in zip(module.mapping, seen, strict=True))
     return one + other, ()
 
 
 def image_loss(module: M2UNet, pair: Pair, key: Array) -> tuple[Array, tuple[Array, ObservationModel]]:
     """``|R X - Z| + |B X - Y|`` (eq. 16), means over pixels and bands; the output is X and the model."""
-    model, observed, weight = module.degradation(pair.model), pair.observation, pair.weight
-    product = module.generator(lax.stop_gradient(module.first(observed["guide"])), observed["guide"])
-    lr, guide = (mean_l1(model[name](product), observed[name], weight[name]) for name in ("lr", "guide"))
+    model, z = module.degradation(pair.model), pair.observation["guide"]
+    product = module.generator(lax.stop_gradient(module.first(z)), z)
+    lr, guide = misfits(mean_l1, model, product, pair)
     return lr + guide, (product, model)
 
 
@@ -254,5 +253,4 @@ M2U_NET = System(
     "are halved upwards. The pair is scaled to a largest magnitude of one, which the product does not exceed. The "
     "count is of the U-Nets.",
     parameters=(14_135_758, Bands(54, 8, 12)),
-    local=None,
 )

@@ -24,10 +24,10 @@ from jfusion.layers.init import normal
 from jfusion.layers.untrained import activate
 from jfusion.operators import Observation, ObservationModel, upsample
 from jfusion.tasks import SPATIOSPECTRAL
-from priors.coupled import clamp, clamp_kernels, sum_l1
+from priors.coupled import clamp, clamp_kernels
 from priors.degradation import Degradation, unknown_parts
 from priors.fit import Plan, Schedule, Stage, fitter
-from priors.pair import Pair
+from priors.pair import Pair, misfits, sum_l1
 from priors.sensing import SIMPLEX_SENSORS, project_sensors, sensing_loss
 
 
@@ -95,10 +95,10 @@ class Miae(nnx.Module):
 
 def fusion_loss(module: Miae, pair: Pair, key: Array) -> tuple[Array, tuple[Array, ObservationModel]]:
     """``|Y - B X| + |Z - R X|``, summed over pixels and bands; the output is X and the model."""
-    model, observed, weight = module.degradation(pair.model), pair.observation, pair.weight
-    product = module.generator(module.interpolated[...], observed["guide"])
-    terms = [sum_l1(model[name](product), observed[name], weight[name]) for name in ("lr", "guide")]
-    return terms[0] + terms[1], (product, model)
+    model = module.degradation(pair.model)
+    product = module.generator(module.interpolated[...], pair.observation["guide"])
+    lr, guide = misfits(sum_l1, model, product, pair)
+    return lr + guide, (product, model)
 
 
 def clip_endmembers(module: Miae) -> None:
@@ -183,5 +183,4 @@ MIAE = System(
     "phase 0). Known operators are used as they are. The pair is scaled to a largest magnitude of one, which the "
     "product does not exceed.",
     parameters=(87_840, Bands(103, 4, 8)),
-    local=None,
 )

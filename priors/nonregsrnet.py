@@ -10,7 +10,6 @@ learned where they are not known.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -24,9 +23,9 @@ from jfusion.operators import ObservationModel, one_psf
 from jfusion.operators.warp import warp
 from jfusion.tasks import SPATIOSPECTRAL
 from priors import coupled
-from priors.coupled import Encoder, clamp, clamp_kernels, clamp_psf, he_conv, learned, sum_l1, sum_to_one
+from priors.coupled import Encoder, clamp, he_conv, learned, project, sum_to_one
 from priors.degradation import Degradation
-from priors.pair import Pair
+from priors.pair import Pair, sum_l1
 
 EPSILON = 1e-5
 
@@ -149,22 +148,10 @@ def joint_loss(module: NonRegSrNet, pair: Pair, key: Array) -> tuple[Array, tupl
     return loss, (product, model, field)
 
 
-def project(module: NonRegSrNet) -> None:
-    """Puts endmembers and learned responses back into their sets, in place."""
-    clamp_kernels(module.decoder)
-    module.degradation.project()
-    clamp_psf(module.degradation)
-
-
 STAGE = coupled.stage(joint_loss, 3e-4, project, rates=(("displacement", 0.5),))
 
 
-def _built(pair: Pair, degradation: Degradation, **options: Any) -> NonRegSrNet:
-    """The module for a pair."""
-    return NonRegSrNet(Bands.of(pair.observation, pair.model), degradation, **options)
-
-
-fit_nonregsrnet = coupled.coupled_fitter(_built, STAGE)
+fit_nonregsrnet = coupled.coupled_fitter(NonRegSrNet, STAGE)
 
 
 NONREGSRNET = System(
@@ -201,5 +188,4 @@ NONREGSRNET = System(
     "mean. Without a given support every band is eligible for the response. The pair is scaled to a largest magnitude "
     "of one.",
     parameters=(2_078_832, Bands(191, 6, 4)),
-    local=None,
 )

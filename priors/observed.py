@@ -19,7 +19,7 @@ from jfusion.operators import Observation, ObservationModel
 from jfusion.operators.linear import LinearOperator
 from priors.degradation import Degradation, unknown_parts
 from priors.fit import Plan, Stage
-from priors.pair import Pair, mean_l2
+from priors.pair import Pair, mean_l2, misfits
 from priors.sensing import SIMPLEX_SENSORS
 
 AMPLITUDE = 0.1
@@ -72,10 +72,9 @@ def observation_loss(
         key: of the noise on the code.
         deviation: standard deviation of that noise.
     """
-    model, observed, weight = module.degradation(pair.model), pair.observation, pair.weight
-    product = module(key, deviation)
-    terms = [mean_l2(model[name](product), observed[name], weight[name]) for name in ("lr", "guide")]
-    return terms[0] + terms[1], (product, {name: model[name] for name in unknown_parts(pair.model)})
+    model, product = module.degradation(pair.model), module(key, deviation)
+    lr, guide = misfits(mean_l2, model, product, pair)
+    return lr + guide, (product, {name: model[name] for name in unknown_parts(pair.model)})
 
 
 def with_learned(model: ObservationModel) -> Callable[[tuple[Array, Learned]], tuple[Array, ObservationModel]]:

@@ -1,9 +1,12 @@
-"""What a loss may see of a pair: both images, which of their pixels count, and the observation model."""
+"""What a loss may see of a pair: both images, which of their pixels count, and the observation model.
+
+With it come the terms that losses are made of: distances, and what they compare.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +14,7 @@ import numpy as np
 from jax import Array
 
 from jfusion.errors import InputError
-from jfusion.operators import Observation, ObservationModel
+from jfusion.operators import Observation, ObservationModel, one_psf
 from jfusion.operators.linear import pytree
 
 
@@ -83,6 +86,13 @@ class Pair:
         return dataclasses.replace(self, weight=self.weight | weights)
 
 
+# ----------------------------------------------------------------------------------------------------------------------
+# Distances: of a predicted from an observed image ``(batch, height, width, band)`` where its pixels have weight
+
+Distance = Callable[[Array, Array, Array], Array]
+"""``distance(predicted, observed, weight)``: a scalar; the weight is that of a `Pair`."""
+
+
 def mean_l1(predicted: Array, observed: Array, weight: Array) -> Array:
     """Mean absolute difference over bands and weighted pixels."""
     return _mean(jnp.abs(predicted - observed), weight)
@@ -93,5 +103,41 @@ def mean_l2(predicted: Array, observed: Array, weight: Array) -> Array:
     return _mean(jnp.square(predicted - observed), weight)
 
 
+def sum_l1(predicted: Array, observed: Array, weight: Array) -> Array:
+    """Sum of absolute differences over bands and weighted pixels."""
+    return jnp.sum(jnp.abs(predicted - observed) * weight)
+
+
+def half_l2(predicted: Array, observed: Array, weight: Array) -> Array:
+    """Half the sum of squared differences over bands and weighted pixels."""
+    return 0.5 * jnp.sum(jnp.square(predicted - observed) * weight)
+
+
 def _mean(difference: Array, weight: Array) -> Array:
     return jnp.sum(difference.mean(-1, keepdims=True) * weight) / jnp.maximum(weight.sum(), 1)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What the sensors say of a product and of each other
+
+
+def misfits(distance: Distance, model: ObservationModel, product: Array, pair: Pair) -> tuple[Array, Array]:
+    """``|B X - Y|`` and ``|R X - Z|``: how far what the sensors see of the product X is from what they saw.
+
+    Args:
+        distance: such as `mean_l1`.
+        model: with PSF B and spectral response R.
+        product: ``(batch, height, width, band)``.
+        pair: the images Y and Z.
+    """
+    observed, weight = pair.observation, pair.weight
+    lr, guide = (distance(model[name](product), observed[name], weight[name]) for name in ("lr", "guide"))
+    return lr, guide
+
+
+def degraded(model: ObservationModel, pair: Pair) -> tuple[Array, Array]:
+    """``R Y`` and ``B Z``, ``(batch, h, w, guide band)``: each image as the other's sensor sees it.
+
+    They are equal but for noise. Where B has a PSF for each band, their mean sees Z.
+    """
+    return model["guide"](pair.observation["lr"]), one_psf(model["lr"])(pair.observation["guide"])

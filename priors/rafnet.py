@@ -387,5 +387,4 @@ RAFNET = System(
     "magnitude of one.",
     parameters=(86_474, Bands(103, 4, 4)),
     needs_model=True,
-    local=None,
 )

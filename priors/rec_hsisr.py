@@ -10,7 +10,6 @@ The text of the paper was not at hand: what is built is what its release compute
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -23,7 +22,7 @@ from jfusion.catalogue import Bands, Fitted, Paper, System
 from jfusion.operators import Observation, ObservationModel, upsample
 from jfusion.tasks import SPATIOSPECTRAL
 from priors.degradation import Degradation, unknown_parts
-from priors.fit import Plan, Stage, fitter
+from priors.fit import Falling, Plan, Stage, fitter
 from priors.observed import Learned, with_learned
 from priors.pair import Pair, mean_l1
 from priors.skip import Skip
@@ -50,11 +49,13 @@ class RefiningNetwork(nnx.Module):
         self, bands: Bands, *, width: int = 256, scales: int = 3, skip: int = 1, window: int = 5, rngs: nnx.Rngs
     ) -> None:
         inputs = bands.lr + bands.guide
-        self.network = Skip(inputs, bands.lr, width=width, scales=scales, skip=skip, window=window, rngs=rngs)
+        self.network = Skip(
+            inputs, bands.lr, width=width, scales=scales, skip=skip, window=window, bounded=True, rngs=rngs
+        )
 
     def __call__(self, image: Array, guide: Array) -> Array:
         """``(batch, height, width, band)`` from an image of that shape and ``(batch, height, width, guide band)``."""
-        return jax.nn.sigmoid(self.network(jnp.concatenate([image, guide], -1)))
+        return self.network(jnp.concatenate([image, guide], -1))
 
 
 class Memory(nnx.Module):
@@ -110,11 +111,6 @@ def renew(module: RecHsisr) -> None:
     memory.steps[...] = steps
 
 
-def halved(done: Array, rate: float) -> Array:
-    """``rate``, and a half of it after each quarter of the steps."""
-    return rate * 0.5 ** jnp.floor(4 * done)
-
-
 def _labels(params: optax.Params) -> optax.Params:
     return jax.tree_util.tree_map_with_path(lambda path, _: "kept" if path[0].key == "memory" else "fitted", params)
 
@@ -129,10 +125,10 @@ DECAYED_ADAM = optax.partition(
 """Adam with the weight decay in the gradient, as PyTorch's, for all but the memory."""
 
 COMMON: dict[str, Any] = {"optimiser": DECAYED_ADAM, "rates": (("degradation", 10.0),), "project": renew}
-FINE = Stage(refinement_loss, 2000, partial(halved, rate=6e-4), **COMMON)
+FINE = Stage(refinement_loss, 2000, Falling(6e-4, 0.5, 4), **COMMON)
 """Of ratios up to 8."""
 
-COARSE = Stage(refinement_loss, 2000, partial(halved, rate=1.5e-3), **COMMON)
+COARSE = Stage(refinement_loss, 2000, Falling(1.5e-3, 0.5, 4), **COMMON)
 """Of larger ratios."""
 
 
@@ -193,5 +189,4 @@ REC_HSISR = System(
     "and 1, does not exceed.",
     parameters=(13_559_888, Bands(31, 3, 8)),
     needs_model=True,
-    local=None,
 )

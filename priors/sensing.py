@@ -9,11 +9,10 @@ from typing import Protocol
 
 from jax import Array
 
-from jfusion.operators import ObservationModel, one_psf
-from priors.coupled import sum_l1
+from jfusion.operators import ObservationModel
 from priors.degradation import Degradation
 from priors.fit import Schedule, Stage
-from priors.pair import Pair
+from priors.pair import Pair, degraded, sum_l1
 
 
 class Filling(Protocol):
@@ -36,15 +35,9 @@ class Projected(Protocol):
     degradation: Degradation
 
 
-def degraded(degradation: Filling, pair: Pair) -> tuple[Array, Array]:
-    """``R Y`` and ``B Z``, ``(batch, h, w, guide band)``; where B has a PSF for each band, their mean sees Z."""
-    model, observed = degradation(pair.model), pair.observation
-    return model["guide"](observed["lr"]), one_psf(model["lr"])(observed["guide"])
-
-
 def sensing_loss(module: Sensing, pair: Pair, key: Array) -> tuple[Array, tuple[()]]:
     """``|R Y - B Z|``, summed over pixels and bands; there is no output."""
-    return sum_l1(*degraded(module.degradation, pair), pair.weight["lr"]), ()
+    return sum_l1(*degraded(module.degradation(pair.model), pair), pair.weight["lr"]), ()
 
 
 def project_sensors(module: Projected) -> None:

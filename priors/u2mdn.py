@@ -178,5 +178,4 @@ U2MDN = System(
     "magnitude of one.",
     parameters=(10_214, Bands(103, 4, 4)),
     needs_model=True,
-    local=None,
 )

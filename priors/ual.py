@@ -33,9 +33,9 @@ from jfusion.operators.psf import gaussian_profile
 from jfusion.operators.spatial import psf_size
 from jfusion.tasks import SPATIOSPECTRAL
 from priors.degradation import WIDE, Degradation, on_logits, unknown_parts
-from priors.fit import ADAM, Plan, Schedule, Stage, fitter
+from priors.fit import ADAM, Falling, Plan, Schedule, Stage, fitter
 from priors.held import Held, hold
-from priors.pair import Pair, mean_l1
+from priors.pair import Pair, mean_l1, misfits
 from priors.patches import corners, cut
 from priors.sensing import SIMPLEX_SENSORS
 
@@ -268,21 +268,9 @@ def _fused(module: Ual, pair: Pair) -> Array:
 
 def adaptation_loss(module: Ual, pair: Pair, key: Array) -> tuple[Array, tuple[Array, ObservationModel]]:
     """``|B X - Y| + |R X - Z|``, means over pixels and bands; the output is X and the model."""
-    model, observed, weight = module.degradation(pair.model), pair.observation, pair.weight
-    product = module.adaptor(module.fused())
-    lr, guide = (mean_l1(model[name](product), observed[name], weight[name]) for name in ("lr", "guide"))
+    model, product = module.degradation(pair.model), module.adaptor(module.fused())
+    lr, guide = misfits(mean_l1, model, product, pair)
     return lr + guide, (product, model)
-
-
-@dataclasses.dataclass(frozen=True)
-class Falling:
-    """A learning rate that is ``rate`` first, and 0.7 times as large after each fifteenth of the steps."""
-
-    rate: float
-
-    def __call__(self, done: Array) -> Array:
-        """The learning rate after the share ``done`` of the steps."""
-        return self.rate * 0.7 ** jnp.floor(15 * done)
 
 
 def _of_adaptor(params: Any) -> Any:
@@ -301,7 +289,7 @@ def fusion_stage(width: int) -> Stage:
 
     For so few steps its rate is three times the release's at 128 channels, and it goes with one over their number.
     """
-    return Stage(fusion_loss, FUSION_STEPS, Falling(3e-4 * 128 / width), trainable=("fusion",))
+    return Stage(fusion_loss, FUSION_STEPS, Falling(3e-4 * 128 / width, 0.7, 15), trainable=("fusion",))
 
 
 FUSED = hold(fused=_fused)
@@ -383,5 +371,4 @@ UAL = System(
     "an unknown one is found, with an unknown B, from |R Y - B Z| first, and refined like B. The pair is scaled to a "
     "largest magnitude of one. The count is of the fusion network, 7,097,695, and of the adaptor, 43,400.",
     parameters=(7_141_095, Bands(31, 3, 8)),
-    local=None,
 )

@@ -22,9 +22,15 @@ from jfusion.operators import Observation, ObservationModel, one_psf
 from jfusion.tasks import SPATIOSPECTRAL
 from priors.degradation import Degradation, on_logits, unknown_parts
 from priors.fit import Plan, Schedule, Stage, fitter
-from priors.pair import Pair, mean_l1
+from priors.pair import Pair, degraded, mean_l1, misfits
 
 SLOPE = 0.2
+
+
+def doubled(bands: Bands) -> list[int]:
+    """Channels that begin with the guide's bands and double while they stay within the image's."""
+    doublings = max(math.floor(math.log2(bands.lr / bands.guide)), 0)
+    return [bands.guide * 2**i for i in range(doublings + 1)]
 
 
 class SpectralGenerator(nnx.Module):
@@ -35,8 +41,7 @@ class SpectralGenerator(nnx.Module):
     """
 
     def __init__(self, bands: Bands, *, rngs: nnx.Rngs) -> None:
-        doublings = max(math.floor(math.log2(bands.lr / bands.guide)), 0)
-        widths = [bands.guide * 2**i for i in range(doublings + 1)] + [bands.lr]
+        widths = [*doubled(bands), bands.lr]
         self.layers = nnx.List([Conv(a, b, 1, bias_init=torch_bias(a), rngs=rngs) for a, b in pairwise(widths)])
 
     def __call__(self, guide: Array) -> Array:
@@ -57,8 +62,7 @@ class Udaln(nnx.Module):
 
 def degradation_loss(module: Udaln, pair: Pair, key: Array) -> tuple[Array, tuple[()]]:
     """Stage 1: ``|R Y - B Z|``, mean over pixels and bands."""
-    model, observed = module.degradation(pair.model), pair.observation
-    return mean_l1(model["guide"](observed["lr"]), one_psf(model["lr"])(observed["guide"]), pair.weight["lr"]), ()
+    return mean_l1(*degraded(module.degradation(pair.model), pair), pair.weight["lr"]), ()
 
 
 def generator_loss(module: Udaln, pair: Pair, key: Array) -> tuple[Array, tuple[()]]:
@@ -69,14 +73,10 @@ def generator_loss(module: Udaln, pair: Pair, key: Array) -> tuple[Array, tuple[
 
 def joint_loss(module: Udaln, pair: Pair, key: Array) -> tuple[Array, tuple[Array, ObservationModel]]:
     """Stage 3: ``|R Y - B Z| + |G(B Z) - Y| + |R G(Z) - Z| + |B G(Z) - Y|``; the output is G(Z) and the model."""
-    model, observed, weight = module.degradation(pair.model), pair.observation, pair.weight
-    blurred, product = one_psf(model["lr"])(observed["guide"]), module.generator(observed["guide"])
-    loss = (
-        mean_l1(model["guide"](observed["lr"]), blurred, weight["lr"])
-        + mean_l1(module.generator(blurred), observed["lr"], weight["lr"])
-        + mean_l1(model["guide"](product), observed["guide"], weight["guide"])
-        + mean_l1(model["lr"](product), observed["lr"], weight["lr"])
-    )
+    model, y, weight = module.degradation(pair.model), pair.observation["lr"], pair.weight["lr"]
+    (mixed, blurred), product = degraded(model, pair), module.generator(pair.observation["guide"])
+    lr, guide = misfits(mean_l1, model, product, pair)
+    loss = mean_l1(mixed, blurred, weight) + mean_l1(module.generator(blurred), y, weight) + guide + lr
     return loss, (product, model)
 
 
@@ -146,5 +146,4 @@ UDALN = System(
     "that are not nested the learned PSF has 2 ratio + 1 taps a side. Adam's moments start afresh with each stage. The "
     "pair is scaled to a largest magnitude of one.",
     parameters=(2206, Bands(46, 8, 5)),
-    local=None,
 )

@@ -192,5 +192,4 @@ USDN = System(
     "of one.",
     parameters=(1778, Bands(31, 3, 32)),
     needs_model=True,
-    local=None,
 )

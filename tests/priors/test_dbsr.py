@@ -17,9 +17,7 @@ from priors.dbsr import (
     SPECTRAL,
     SPECTRAL_PATCH,
     Dbsr,
-    LevelSkip,
     epochs,
-    falling,
     fit_dbsr,
     image_loss,
     spatial_loss,
@@ -56,19 +54,17 @@ def test_steps_are_those_of_the_releases_epochs():
     assert epochs(SPATIAL, (25, 12), SPATIAL_PATCH).steps == 500 * 6
     assert epochs(SPECTRAL, (5, 7), SPECTRAL_PATCH).steps == 500
     assert DBSR.method.steps == 2000 + 1 + 32_000 + 1 + 5001
-    rates = [float(falling(jnp.asarray(step / 5001))) for step in (0, 999, 1001, 5000.5)]
+    rates = [float(IMAGE.rate(jnp.asarray(step / 5001))) for step in (0, 999, 1001, 5000.5)]
     np.testing.assert_allclose(rates, [1.2e-3, 1.2e-3, 0.84e-3, 1.2e-3 * 0.7**5], rtol=1e-5)
 
 
-def test_no_scale_magnifies():
-    """A pixel reaches as far as the convolutions go, in every direction alike."""
-    network = LevelSkip(2, 3, width=4, scales=2, skip=1, window=3, rngs=nnx.Rngs(0))
-    x = jax.random.uniform(jax.random.key(0), (1, 9, 9, 2))
-    turned = network(x[:, ::-1])
-    for path, value in nnx.to_flat_state(nnx.state(network, nnx.Param)):
-        if path[-1] == "kernel":
-            value[...] = value[...][::-1]
-    np.testing.assert_allclose(network(x)[:, ::-1], turned, atol=1e-4)
+def test_networks_of_the_code_keep_the_size_of_their_patches_throughout():
+    images = {"lr": jnp.zeros((1, 3, 3, 12)), "guide": jnp.zeros((1, 6, 6, 3))}
+    model = ObservationModel({"lr": None, "guide": None}, GRID)
+    module = Dbsr(Pair.of(images, model), Degradation(model, BANDS), rngs=nnx.Rngs(0), **TINY)
+    for network in (module.spectral, *module.spatial):
+        assert {scale.stride for scale in network.scales} == {1}
+    assert {scale.stride for scale in module.generator.scales} == {2}
 
 
 def test_losses_are_the_papers(scene):

@@ -8,7 +8,7 @@ from flax import nnx
 from jfusion.catalogue import Bands
 from jfusion.operators import BlockAverage, Grid, ObservationModel, SpectralResponse
 from priors import dip
-from priors.dip import DIP, DeepImagePrior, fit_dip
+from priors.dip import DIP, deep_image_prior, fit_dip
 
 TINY = {"width": 4, "scales": 1, "skip": 2}
 
@@ -19,7 +19,7 @@ def test_row():
 
 
 def test_image_lies_between_zero_and_one():
-    generator = DeepImagePrior(Bands(5, 2, 2), **TINY, rngs=nnx.Rngs(0))
+    generator = deep_image_prior(Bands(5, 2, 2), **TINY, rngs=nnx.Rngs(0))
     image = generator(100 * jax.random.normal(jax.random.key(0), (1, 6, 5, dip.DEPTH)))
     assert image.shape == (1, 6, 5, 5)
     assert 0 < float(image.min()) < float(image.max()) < 1

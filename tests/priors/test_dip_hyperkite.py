@@ -16,7 +16,6 @@ from priors.dip_hyperkite import (
     STAGE,
     DipHyperkite,
     enlarging_loss,
-    falling,
     fit_dip_hyperkite,
 )
 from priors.pair import Pair
@@ -39,7 +38,7 @@ def test_row():
 
 
 def test_rate_falls_once():
-    np.testing.assert_allclose([float(falling(jnp.asarray(n / 1500))) for n in (0, 1299, 1301)], [1e-3, 1e-3, 1e-4])
+    np.testing.assert_allclose([float(STAGE.rate(jnp.asarray(n / 1500))) for n in (0, 1299, 1301)], [1e-3, 1e-3, 1e-4])
 
 
 def test_loss_weights_the_guide_by_six_tenths(observation):

@@ -13,8 +13,8 @@ from flax import nnx
 
 from jfusion.errors import InputError, RunError
 from jfusion.operators import Grid, Identity, ObservationModel
-from priors.fit import FitState, Plan, Schedule, Stage, Stopping, fit, fitter
-from priors.pair import Pair, mean_l1, mean_l2
+from priors.fit import Falling, FitState, Plan, Schedule, Stage, Stopping, fit, fitter
+from priors.pair import Pair, mean_l2
 from priors.rollback import Rollback
 
 FEATURES = 40
@@ -151,6 +151,11 @@ def test_schedule_falls_to_zero():
     assert float(Schedule(2.0)(jnp.asarray(0.999))) == 2
 
 
+def test_rate_falls_at_the_end_of_each_part():
+    rate = Falling(8.0, 0.5, 2.5)
+    assert [float(rate(jnp.asarray(done))) for done in (0, 0.39, 0.41, 0.79, 0.81, 0.999)] == [8, 8, 4, 4, 2, 2]
+
+
 def test_held_out_pixels_stop_before_the_noise_is_learned(pair):
     truth = pair.observation["guide"][..., :1] / 4
     stage = Stage(regression_loss, 600, Schedule(2e-2), optimiser=optax.identity())
@@ -254,14 +259,6 @@ def test_rollback_within_a_fit(pair):
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Pairs
-
-
-def test_weights_choose_the_pixels():
-    rng = np.random.default_rng(1)
-    a, b = (jnp.asarray(rng.standard_normal((1, 4, 4, 3)), jnp.float32) for _ in range(2))
-    weight = jnp.zeros((1, 4, 4, 1)).at[0, 1, 2].set(1)
-    np.testing.assert_allclose(mean_l1(a, b, weight), jnp.abs(a - b)[0, 1, 2].mean(), rtol=1e-6)
-    np.testing.assert_allclose(mean_l2(a, b, jnp.ones_like(weight)), ((a - b) ** 2).mean(), rtol=1e-6)
 
 
 def test_held_out_pixels_are_the_complement_among_the_valid(pair):

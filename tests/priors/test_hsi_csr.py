@@ -9,7 +9,7 @@ from flax import nnx
 from jfusion.catalogue import Bands
 from jfusion.errors import InputError
 from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf
-from priors.hsi_csr import OPTIMISER, SpectralNetwork, design_response, falling, fit_hsi_csr, fusion_loss
+from priors.hsi_csr import FUSION, OPTIMISER, SpectralNetwork, design_response, fit_hsi_csr, fusion_loss
 from priors.pair import Pair
 
 GRID = Grid.nested(2)
@@ -36,7 +36,7 @@ def test_loss_is_the_papers(scene):
 
 
 def test_rate_falls_to_a_tenth_twice():
-    rates = [float(falling(jnp.asarray(step / 5000))) for step in (0, 1999, 2001, 3999, 4001, 4999)]
+    rates = [float(FUSION.rate(jnp.asarray(step / 5000))) for step in (0, 1999, 2001, 3999, 4001, 4999)]
     np.testing.assert_allclose(rates, [1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-4], rtol=1e-5)
 
 

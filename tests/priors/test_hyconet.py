@@ -8,8 +8,9 @@ from flax import nnx
 
 from jfusion.catalogue import Bands
 from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf, upsample
+from priors.coupled import project
 from priors.degradation import Degradation
-from priors.hyconet import STAGE, HyCoNet, fit_hyconet, joint_loss, project
+from priors.hyconet import STAGE, HyCoNet, fit_hyconet, joint_loss
 from priors.pair import Pair
 
 GRID = Grid.nested(2)

@@ -12,6 +12,7 @@ from jfusion.catalogue import Bands
 from jfusion.inference.run import count_parameters
 from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf, upsample
 from jfusion.operators.warp import warp
+from priors.coupled import project
 from priors.degradation import Degradation
 from priors.fit import Schedule, fit
 from priors.nonregsrnet import (
@@ -21,7 +22,6 @@ from priors.nonregsrnet import (
     correlation,
     fit_nonregsrnet,
     joint_loss,
-    project,
     roughness,
 )
 from priors.pair import Pair

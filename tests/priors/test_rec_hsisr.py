@@ -19,7 +19,6 @@ from priors.rec_hsisr import (
     SHARPNESS,
     RecHsisr,
     fit_rec_hsisr,
-    halved,
     refinement_loss,
     renew,
 )
@@ -48,8 +47,9 @@ def test_row():
 
 
 def test_rates_are_halved_three_times():
-    rates = [float(halved(jnp.asarray(done / 2000), rate=8.0)) for done in (0, 499, 500, 1000, 1500, 1999)]
-    assert rates == [8, 8, 4, 2, 1, 1]
+    for stage, first in ((FINE, 6e-4), (COARSE, 1.5e-3)):
+        rates = [float(stage.rate(jnp.asarray(done / 2000))) for done in (0, 499, 500, 1000, 1500, 1999)]
+        np.testing.assert_allclose(rates, first / np.array([1, 1, 2, 4, 8, 8]), rtol=1e-6)
 
 
 def test_first_round_is_fitted_to_the_interpolated_image_without_weights(pair, module):

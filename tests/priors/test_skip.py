@@ -32,6 +32,24 @@ def test_network_takes_any_size(size):
     assert jax.eval_shape(run).shape == (1, *size, 7)
 
 
+def test_no_scale_magnifies_where_none_is_halved():
+    """A pixel reaches as far as the convolutions go, in every direction alike."""
+    network = Skip(2, 3, **TINY, stride=1, rngs=nnx.Rngs(0))
+    x = jax.random.uniform(jax.random.key(0), (1, 9, 9, 2))
+    turned = network(x[:, ::-1])
+    for path, value in nnx.to_flat_state(nnx.state(network, nnx.Param)):
+        if path[-1] == "kernel":
+            value[...] = value[...][::-1]
+    np.testing.assert_allclose(network(x)[:, ::-1], turned, atol=1e-4)
+
+
+def test_a_bounded_network_lies_between_zero_and_one():
+    x = 100 * jax.random.normal(jax.random.key(0), (1, 6, 5, 3))
+    linear, bounded = (Skip(3, 2, **TINY, bounded=b, rngs=nnx.Rngs(0))(x) for b in (False, True))
+    assert float(linear.min()) < 0
+    np.testing.assert_array_equal(bounded, jax.nn.sigmoid(linear))
+
+
 def test_image_comes_from_all_scales():
     network = Skip(3, 2, **TINY, rngs=nnx.Rngs(0))
     x = jax.random.uniform(jax.random.key(0), (1, 12, 12, 3))
