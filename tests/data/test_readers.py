@@ -301,7 +301,8 @@ def _control_points(folder):
 
 
 BAD_FILES = [
-    (lambda folder: folder / "missing.tif", "There is no file"),
+    (lambda folder: folder / "missing.tif", "There is no file .* check the path"),
+    (lambda folder: "https://example.org/scene.tif", "download it first"),
     (lambda folder: folder, "is not a file"),
     (lambda folder: _write(folder / "empty.tif", b""), "is empty"),
     (lambda folder: _write(folder / "notes.txt", b"hello"), "not an image"),

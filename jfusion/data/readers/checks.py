@@ -12,6 +12,7 @@ from jfusion.data.geotiff import holds
 from jfusion.data.scene import Scene
 from jfusion.errors import InputError
 
+ADDRESSES = ("http:", "https:", "s3:", "gs:", "ftp:")
 SMALL = 16 * 2**20
 MAX_COMPRESSION = 2000
 
@@ -38,7 +39,8 @@ def existing_file(path: str | Path) -> Path:
     """
     path = Path(path)
     if not path.exists():
-        raise InputError(f"There is no file {path}; check the path.")
+        hint = "download it first" if str(path).lower().startswith(ADDRESSES) else "check the path"
+        raise InputError(f"There is no file {path}; {hint}.")
     if not path.is_file():
         raise InputError(f"{path} is not a file; name the image itself.")
     if path.stat().st_size == 0:
