@@ -1,4 +1,5 @@
 import struct
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -302,7 +303,7 @@ def _control_points(folder):
 
 BAD_FILES = [
     (lambda folder: folder / "missing.tif", "There is no file .* check the path"),
-    (lambda folder: "https://example.org/scene.tif", "download it first"),
+    (lambda folder: Path("https://example.org/scene.tif"), "download it first"),
     (lambda folder: folder, "is not a file"),
     (lambda folder: _write(folder / "empty.tif", b""), "is empty"),
     (lambda folder: _write(folder / "notes.txt", b"hello"), "not an image"),
