@@ -3,7 +3,7 @@
     python -m experiments.stopping
     python -m experiments.stopping --cases neon_sjer/dip --noise 20 --looks 40
 
-Every system is fitted to its end, with a network that is `experiments.uncertainty.small`, and its states at equally
+Every system is fitted to its end, with a network that is `experiments.cases.small`, and its states at equally
 spaced looks are kept. Rules see the pair alone:
 
 - *loss plateau* and *held-out pixels* are those of `priors.fit.Stopping`; the second needs a fit of its own, which does
@@ -30,19 +30,16 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from experiments.cases import Study, case_of, ground, small, studied
 from experiments.places import Judged
-from experiments.uncertainty import case_of, ground, small
 from jfusion import catalogue
 from jfusion.catalogue import Fitter
 from jfusion.cli import answered, use_all_cores
-from jfusion.files import check_output, make_folder, replaced
-from jfusion.inference.evaluate import CONVENTIONS, against_reference
+from jfusion.inference.evaluate import against_reference
 from jfusion.inference.fits import check_fitted
 from jfusion.operators import Observation, ObservationModel
 from jfusion.progress import bar
 from jfusion.report.content import SceneSection
-from jfusion.report.environment import environment
-from jfusion.report.page import write_page
 from jfusion.report.plots import lines
 from jfusion.report.results import Row
 from jfusion.tasks import spatiospectral_task
@@ -73,7 +70,7 @@ class Settings:
     Attributes:
         cases: scene/system, systems of `STEPS`.
         looks: at each fit's last stage.
-        noise: signal to noise ratio in dB of images that are simulated; that of `experiments.uncertainty` by default.
+        noise: signal to noise ratio in dB of images that are simulated; that of `experiments.cases` by default.
         seed: of the fits.
         out: folder of the table and the page.
         smoke: one tiny case: does it run?
@@ -304,37 +301,27 @@ def section(case: str, where: Judged, outcome: Outcome) -> SceneSection:
     )  # fmt: skip
 
 
-def run(settings: Settings) -> Path:
-    """Studies all cases, writes table and page, and returns the path of the table.
+STUDY = Study(
+    "stopping",
+    "Stopping without truth, beside the oracle",
+    "What each rule chose without truth, and the look that the truth would have chosen.",
+    ("scene/system", "rule", "chosen:", "PSNR:", "behind the oracle:"),
+)
 
-    Raises:
-        InputError: no such case, or the folder cannot be written to.
-    """
-    make_folder(settings.out)
-    table, page = settings.out / "stopping.md", settings.out / "index.html"
-    for path in (table, page):
-        check_output(path, overwrite=True)
-    text = [
-        "# Stopping without truth, beside the oracle",
-        "",
-        "| scene/system | rule | chosen | PSNR | behind the oracle |",
-        "| --- | --- | ---: | ---: | ---: |",
-    ]
-    sections = []
-    for case in settings.cases[: 1 if settings.smoke else None]:
-        where, outcome = study(case, settings)
-        text += [
-            f"| {case} | {row.system} | {row.note} | {row.metrics['PSNR']:.2f} dB | "
+
+def run(settings: Settings) -> Path:
+    """Studies all cases, writes table and page, and returns the path of the table; raises as `studied`."""
+
+    def case(name: str) -> tuple[list[str], SceneSection]:
+        where, outcome = study(name, settings)
+        rows = [
+            f"| {name} | {row.system} | {row.note} | {row.metrics['PSNR']:.2f} dB | "
             f"{row.metrics['dB behind the oracle']:z.2f} dB |"
             for row in outcome.rows
         ]
-        sections.append(section(case, where, outcome))
-        with replaced(table) as temporary:
-            temporary.write_text("\n".join(text) + "\n", encoding="utf-8")
-    lead = "What each rule chose without truth, and the look that the truth would have chosen."
-    write_page(page, "Stopping without truth", lead, sections, CONVENTIONS, environment())
-    print("\n".join(text), file=sys.stderr)
-    return table
+        return rows, section(name, where, outcome)
+
+    return studied(STUDY, settings.out, settings.cases[: 1 if settings.smoke else None], case)
 
 
 if __name__ == "__main__":

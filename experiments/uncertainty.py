@@ -6,50 +6,30 @@
 An ensemble is fitted to each pair and calibrated one ratio lower, both without truth. Then the truth is looked at, for
 the first time: the share of the pixels and bands that lie within the interval is to be its level. Beside it stands what
 the spread alone would say if members differed from the truth as they do from each other, by a normal law. Fits are much
-shorter than the papers', and networks smaller (`small`); one that was stopped goes on.
+shorter than the papers', and networks smaller (`experiments.cases.small`); one that was stopped goes on.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Collection
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 import tyro
 
-from experiments.places import Judged, place
-from experiments.runner import simulated
+from experiments.cases import Study, case_of, ground, small, studied
+from experiments.places import Judged
 from jfusion import catalogue
-from jfusion.catalogue import Fitted
 from jfusion.cli import answered, use_all_cores
-from jfusion.data.simulate import Protocol, Region
-from jfusion.demo import JASPER
-from jfusion.errors import InputError
-from jfusion.files import check_output, make_folder, replaced
-from jfusion.inference.evaluate import CONVENTIONS, against_reference
+from jfusion.inference.evaluate import against_reference
 from jfusion.inference.fits import check_fitted
 from jfusion.inference.uncertainty import Calibrated, calibrated
 from jfusion.progress import bar
 from jfusion.report.content import SceneSection
-from jfusion.report.environment import environment
-from jfusion.report.page import write_page
 from jfusion.report.results import Row
 from jfusion.tasks import spatiospectral_task
-
-HALF = Protocol(ratio=2, guide_bands=("B2", "B3", "B4"), lr_snr_db=35, guide_snr_db=40, seed=3)
-
-PLACES: dict[str, tuple[Protocol, Region]] = {
-    "jasper_ridge": (JASPER, (0, 100, 0, 100)),
-    "aviris_california": (HALF, (0, 50, 0, 50)),
-    "neon_sjer": (HALF, (0, 30, 0, 30)),
-    "landsat8_liverpool": (HALF, (170, 266, 120, 312)),
-    "landsat8_momotombo": (HALF, (0, 160, 302, 462)),
-}
-"""How pairs are made, and the regions that they are made of."""
 
 STEPS = {"miae": 800, "udaln": 2000, "dip": 300}
 """Of a fit, in all stages together, fewer where known sensors spare one: minutes on two cores."""
@@ -124,45 +104,6 @@ def coverage(found: Calibrated, truth: np.ndarray, level: float) -> Coverage:
     return Coverage(level, float(within.mean()), (low, high), float(half.mean()), float((error <= normal).mean()))
 
 
-def case_of(case: str, systems: Collection[str]) -> tuple[str, str]:
-    """The scene, of `PLACES`, and the system that a case names.
-
-    Raises:
-        InputError: no such case.
-    """
-    scene, _, name = case.partition("/")
-    if scene not in PLACES or name not in systems:
-        raise InputError(f"a case is one of {', '.join(PLACES)}, then / and one of {', '.join(systems)}, not {case!r}.")
-    return scene, name
-
-
-def ground(scene: str, smoke: bool, noise: float | None = None) -> Judged:
-    """The pair of a scene; nothing is learned elsewhere.
-
-    Args:
-        scene: of `PLACES`.
-        smoke: a tiny part of it.
-        noise: signal to noise ratio in dB of images that are simulated, None for the protocol's.
-
-    Raises:
-        InputError: noise for images that are not simulated.
-    """
-    protocol, region = PLACES[scene]
-    if noise is not None and not simulated(scene):
-        raise InputError(f"noise is added to images that are simulated, and those of {scene} are not; leave it out.")
-    if noise is not None:
-        protocol = dataclasses.replace(protocol, lr_snr_db=noise, guide_snr_db=noise)
-    if smoke:
-        top, _, left, _ = region
-        region = (top, top + 8 * protocol.ratio, left, left + 8 * protocol.ratio)
-    return place(scene, protocol, learn=region, judge=region)
-
-
-def small(method: Fitted, smoke: bool) -> dict[str, Any]:
-    """Sizes for a fit of minutes: compact ones or, where there are none (DIP, Deep Decoder), the tests'."""
-    return (not smoke and method.compact) or method.tiny
-
-
 def measure(case: str, settings: Settings) -> tuple[Judged, Calibrated]:
     """Fits and calibrates, without truth.
 
@@ -222,36 +163,24 @@ def lines(case: str, measured: list[Coverage]) -> list[str]:
     ]
 
 
-def run(settings: Settings) -> Path:
-    """Measures all cases, writes table and page, and returns the path of the table.
+STUDY = Study(
+    "uncertainty",
+    "Coverage of the intervals",
+    "Intervals of ensembles, calibrated one ratio lower and without truth, and what they hold. Bands of single scenes: "
+    "from the tenth percentile to the ninetieth.",
+    ("scene", "system", "level:", "covered:", "of single bands:", "half width:", "spread alone:"),
+)
 
-    Raises:
-        InputError: no such case, or the folder cannot be written to.
-    """
-    make_folder(settings.out)
-    table, page = settings.out / "uncertainty.md", settings.out / "index.html"
-    for path in (table, page):
-        check_output(path, overwrite=True)
-    text = [
-        "# Coverage of the intervals",
-        "",
-        "| scene | system | level | covered | of single bands | half width | spread alone |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    sections = []
-    for case in settings.cases[: 1 if settings.smoke else None]:
-        where, found = measure(case, settings)
-        text += lines(case, [coverage(found, where.reference, level) for level in settings.levels])
-        sections.append(section(case, where, found, coverage(found, where.reference, SHOWN)))
-        with replaced(table) as temporary:
-            temporary.write_text("\n".join(text) + "\n", encoding="utf-8")
-    lead = (
-        "Intervals of ensembles, calibrated one ratio lower and without truth, and what they hold. Bands of single "
-        "scenes: from the tenth percentile to the ninetieth."
-    )
-    write_page(page, "Coverage of the intervals", lead, sections, CONVENTIONS, environment())
-    print("\n".join(text), file=sys.stderr)
-    return table
+
+def run(settings: Settings) -> Path:
+    """Measures all cases, writes table and page, and returns the path of the table; raises as `studied`."""
+
+    def case(name: str) -> tuple[list[str], SceneSection]:
+        where, found = measure(name, settings)
+        rows = lines(name, [coverage(found, where.reference, level) for level in settings.levels])
+        return rows, section(name, where, found, coverage(found, where.reference, SHOWN))
+
+    return studied(STUDY, settings.out, settings.cases[: 1 if settings.smoke else None], case)
 
 
 if __name__ == "__main__":

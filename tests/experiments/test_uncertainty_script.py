@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.uncertainty import CASES, PLACES, STEPS, Settings, coverage, ground, run
+from experiments.cases import PLACES, ground
+from experiments.uncertainty import CASES, STEPS, Settings, coverage, run
 from jfusion.catalogue import Fit
 from jfusion.errors import InputError
 from jfusion.inference.fits import Course
