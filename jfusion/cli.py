@@ -176,8 +176,8 @@ def fuse(arguments: argparse.Namespace) -> None:
     from jfusion.inference.fuse import fuse
     from jfusion.progress import bar
 
-    names = ("system", "lr_key", "guide_key", "lr_sensor", "guide_sensor", "nodata", "weights", "budget", "seed",
-             "tile", "memory", "dtype", "overwrite", "register", "estimate", "exact", "keep")  # fmt: skip
+    names = ("system", *PAIR_OPTIONS, "weights", "budget", "seed", "tile", "memory", "dtype", "overwrite", "register",
+             "estimate", "exact", "keep")  # fmt: skip
     options = {name: getattr(arguments, name) for name in names}
     if (level := arguments.uncertainty) is not None:
         if not 1 <= level < 100:
@@ -197,7 +197,7 @@ def fuse(arguments: argparse.Namespace) -> None:
     if arguments.report is not None:
         from jfusion.report.pair import report_pair
 
-        same = {name: options[name] for name in ("lr_key", "guide_key", "lr_sensor", "guide_sensor", "nodata")}
+        same = {name: options[name] for name in PAIR_OPTIONS}
         report = report_pair(arguments.report, fused, arguments.lr, arguments.guide, **same)
     if not arguments.quiet:
         note = f"; {fused.note}" if fused.note else ""
@@ -276,8 +276,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         raise InputError("give --reference FILE, or --lr FILE and --guide FILE of the pair without a reference.")
     result = evaluate_files(
         arguments.product, arguments.reference, arguments.lr, arguments.guide, ratio=arguments.ratio,
-        data_range=arguments.data_range, lr_sensor=arguments.lr_sensor, guide_sensor=arguments.guide_sensor,
-        lr_key=arguments.lr_key, guide_key=arguments.guide_key, nodata=arguments.nodata,
+        data_range=arguments.data_range, **{name: getattr(arguments, name) for name in PAIR_OPTIONS},
     )  # fmt: skip
     if arguments.json:
         emit({name: {"value": v, "convention": c} for name, (v, c) in result.items()})
@@ -309,6 +308,95 @@ def _common() -> argparse.ArgumentParser:
     common.add_argument("-q", "--quiet", action="store_true", help="no progress and no remarks on standard error")
     common.add_argument("-v", "--verbose", action="store_true", help="show the cause of an error")
     return common
+
+
+PAIR_OPTIONS = ("lr_sensor", "guide_sensor", "lr_key", "guide_key", "nodata")
+"""How two files are read, in `jfusion fuse` and `jfusion evaluate`."""
+
+
+def _pair_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--lr-sensor", metavar="NAME[:BANDS]",
+        help="see `jfusion sensors`; with some of its bands: landsat8_oli:B4,B3,B2 (default: from the metadata)",
+    )  # fmt: skip
+    sub.add_argument("--guide-sensor", metavar="NAME[:BANDS]", help="the same for GUIDE")
+    sub.add_argument("--lr-key", metavar="KEY", help="array in a MATLAB or HDF5 file")
+    sub.add_argument("--guide-key", metavar="KEY", help="the same for GUIDE")
+    sub.add_argument("--nodata", type=float, metavar="NUMBER", help="value of invalid pixels, besides the files' own")
+
+
+def _fuse_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("lr", type=Path, metavar="LR", help="the image with many bands and few pixels")
+    sub.add_argument("guide", type=Path, metavar="GUIDE", help="the image with few bands and many pixels")
+    sub.add_argument("output", type=Path, metavar="OUT", help="GeoTIFF to write")
+    sub.add_argument(
+        "--system", metavar="NAME",
+        help="see `jfusion list`; module:NAME for a row of your own (default: one that needs no training)",
+    )  # fmt: skip
+    _pair_options(sub)
+    sub.add_argument(
+        "--weights", type=Path, metavar="FILE",
+        help="weights of a trained system (safetensors); without them it is trained on the pair",
+    )  # fmt: skip
+    sub.add_argument("--register", action="store_true", help="LR may be shifted, turned or deformed against GUIDE")
+    sub.add_argument(
+        "--estimate", action="store_true",
+        help="estimate the sensors from the pair, in place of their tables and of what a system would learn",
+    )  # fmt: skip
+    sub.add_argument(
+        "--exact", action="store_true", help="let the product of an unrolled network agree with both images"
+    )
+    sub.add_argument("--save-weights", type=Path, metavar="FILE", help="keep what was trained")
+    sub.add_argument("--budget", type=seconds, metavar="SECONDS", help="time for training or fitting")
+    sub.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of parameters and patches (default: 0)")
+    sub.add_argument(
+        "--tile", type=at_least(1), metavar="PIXELS", help="side of a window on GUIDE (default: by --memory)"
+    )
+    sub.add_argument(
+        "--memory", type=at_least(1), default=1024, metavar="MIB",
+        help="working memory of a window; most systems go by a window's own statistics; fits take more (default: 1024)",
+    )  # fmt: skip
+    sub.add_argument("--dtype", metavar="TYPE", help="of the output, such as uint16 (default: that of LR)")
+    sub.add_argument("--no-cog", action="store_true", help="plain tiled GeoTIFF instead of a cloud-optimised one")
+    sub.add_argument("--overwrite", action="store_true", help="replace OUT")
+    sub.add_argument("--report", type=Path, metavar="DIR", help="write a page about the product")
+    sub.add_argument(
+        "--uncertainty", type=float, nargs="?", const=90.0, metavar="PERCENT",
+        help="one more band: half the width of an interval of that level, of systems that are fitted (90 if not said)",
+    )  # fmt: skip
+    sub.add_argument("--keep", type=Path, metavar="DIR", help="folder from which the same command goes on after a kill")
+    sub.add_argument("--json", action="store_true", help="say what was done as JSON")
+
+
+def _simulate_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("image", metavar="IMAGE", help="file, or name of an embedded scene")
+    sub.add_argument("folder", type=Path, metavar="DIR", help="gets lr.tif, guide.tif, reference.tif, protocol.json")
+    sub.add_argument("--protocol", type=Path, metavar="FILE", help="protocol.json of an earlier simulation")
+    sub.add_argument("--ratio", type=at_least(1), default=4, metavar="N", help="default: %(default)s")
+    sub.add_argument("--kernel", default="gaussian", metavar="NAME", help="gaussian, mtf or box (default: gaussian)")
+    sub.add_argument(
+        "--width", type=float, metavar="W",
+        help="FWHM in LR pixels (default: 1) or, for mtf, the gain at the Nyquist frequency (default: 0.3)",
+    )  # fmt: skip
+    sub.add_argument("--guide-sensor", default="landsat8_oli", metavar="NAME", help="default: %(default)s")
+    sub.add_argument("--guide-bands", nargs="+", metavar="BAND", help="default: multispectral ones that IMAGE covers")
+    sub.add_argument("--lr-snr", type=float, metavar="DB", help="noise of lr (default: none)")
+    sub.add_argument("--guide-snr", type=float, metavar="DB", help="noise of the guide (default: none)")
+    sub.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the noise (default: 0)")
+    sub.add_argument("--key", metavar="KEY", help="array in a MATLAB or HDF5 file")
+    sub.add_argument("--nodata", type=float, metavar="NUMBER", help="value of invalid pixels, besides the file's own")
+    sub.add_argument("--overwrite", action="store_true", help="replace files in DIR")
+
+
+def _evaluate_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("product", type=Path, metavar="PRODUCT")
+    sub.add_argument("--reference", type=Path, metavar="FILE", help="the truth")
+    sub.add_argument("--lr", type=Path, metavar="FILE", help="the pair, for metrics that need no truth")
+    sub.add_argument("--guide", type=Path, metavar="FILE", help="the other image of the pair")
+    _pair_options(sub)
+    sub.add_argument("--ratio", type=at_least(1), metavar="N", help="of the pair, for ERGAS with --reference")
+    sub.add_argument("--data-range", type=float, metavar="X", help="full scale for PSNR and SSIM (default: maximum)")
+    sub.add_argument("--json", action="store_true", help="as JSON")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -348,53 +436,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command(
         "fuse", fuse, "Fuse two images into a GeoTIFF on the finer grid.", "fuse ms.tif pan.tif sharp.tif --system gsa"
     )
-    sub.add_argument("lr", type=Path, metavar="LR", help="the image with many bands and few pixels")
-    sub.add_argument("guide", type=Path, metavar="GUIDE", help="the image with few bands and many pixels")
-    sub.add_argument("output", type=Path, metavar="OUT", help="GeoTIFF to write")
-    sub.add_argument(
-        "--system", metavar="NAME",
-        help="see `jfusion list`; module:NAME for a row of your own (default: one that needs no training)",
-    )  # fmt: skip
-    sub.add_argument(
-        "--lr-sensor", metavar="NAME[:BANDS]",
-        help="see `jfusion sensors`; with some of its bands: landsat8_oli:B4,B3,B2 (default: from the metadata)",
-    )  # fmt: skip
-    sub.add_argument("--guide-sensor", metavar="NAME[:BANDS]", help="the same for GUIDE")
-    sub.add_argument("--lr-key", metavar="KEY", help="array in a MATLAB or HDF5 file")
-    sub.add_argument("--guide-key", metavar="KEY", help="the same for GUIDE")
-    sub.add_argument("--nodata", type=float, metavar="NUMBER", help="value of invalid pixels, besides the files' own")
-    sub.add_argument(
-        "--weights", type=Path, metavar="FILE",
-        help="weights of a trained system (safetensors); without them it is trained on the pair",
-    )  # fmt: skip
-    sub.add_argument("--register", action="store_true", help="LR may be shifted, turned or deformed against GUIDE")
-    sub.add_argument(
-        "--estimate", action="store_true",
-        help="estimate the sensors from the pair, in place of their tables and of what a system would learn",
-    )  # fmt: skip
-    sub.add_argument(
-        "--exact", action="store_true", help="let the product of an unrolled network agree with both images"
-    )
-    sub.add_argument("--save-weights", type=Path, metavar="FILE", help="keep what was trained")
-    sub.add_argument("--budget", type=seconds, metavar="SECONDS", help="time for training or fitting")
-    sub.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of parameters and patches (default: 0)")
-    sub.add_argument(
-        "--tile", type=at_least(1), metavar="PIXELS", help="side of a window on GUIDE (default: by --memory)"
-    )
-    sub.add_argument(
-        "--memory", type=at_least(1), default=1024, metavar="MIB",
-        help="working memory of a window; most systems go by a window's own statistics; fits take more (default: 1024)",
-    )  # fmt: skip
-    sub.add_argument("--dtype", metavar="TYPE", help="of the output, such as uint16 (default: that of LR)")
-    sub.add_argument("--no-cog", action="store_true", help="plain tiled GeoTIFF instead of a cloud-optimised one")
-    sub.add_argument("--overwrite", action="store_true", help="replace OUT")
-    sub.add_argument("--report", type=Path, metavar="DIR", help="write a page about the product")
-    sub.add_argument(
-        "--uncertainty", type=float, nargs="?", const=90.0, metavar="PERCENT",
-        help="one more band: half the width of an interval of that level, of systems that are fitted (90 if not said)",
-    )  # fmt: skip
-    sub.add_argument("--keep", type=Path, metavar="DIR", help="folder from which the same command goes on after a kill")
-    sub.add_argument("--json", action="store_true", help="say what was done as JSON")
+    _fuse_options(sub)
 
     sub = command(
         "import", import_weights, "Make weights for `jfusion fuse` of a published file; `jfusion show` says which.",
@@ -415,39 +457,12 @@ def parser() -> argparse.ArgumentParser:
         "simulate", simulate, "Make a pair with truth from one hyperspectral image by Wald's protocol.",
         "simulate jasper_ridge pair --ratio 4 --lr-snr 35 --guide-snr 40",
     )  # fmt: skip
-    sub.add_argument("image", metavar="IMAGE", help="file, or name of an embedded scene")
-    sub.add_argument("folder", type=Path, metavar="DIR", help="gets lr.tif, guide.tif, reference.tif, protocol.json")
-    sub.add_argument("--protocol", type=Path, metavar="FILE", help="protocol.json of an earlier simulation")
-    sub.add_argument("--ratio", type=at_least(1), default=4, metavar="N", help="default: %(default)s")
-    sub.add_argument("--kernel", default="gaussian", metavar="NAME", help="gaussian, mtf or box (default: gaussian)")
-    sub.add_argument(
-        "--width", type=float, metavar="W",
-        help="FWHM in LR pixels (default: 1) or, for mtf, the gain at the Nyquist frequency (default: 0.3)",
-    )  # fmt: skip
-    sub.add_argument("--guide-sensor", default="landsat8_oli", metavar="NAME", help="default: %(default)s")
-    sub.add_argument("--guide-bands", nargs="+", metavar="BAND", help="default: multispectral ones that IMAGE covers")
-    sub.add_argument("--lr-snr", type=float, metavar="DB", help="noise of lr (default: none)")
-    sub.add_argument("--guide-snr", type=float, metavar="DB", help="noise of the guide (default: none)")
-    sub.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the noise (default: 0)")
-    sub.add_argument("--key", metavar="KEY", help="array in a MATLAB or HDF5 file")
-    sub.add_argument("--nodata", type=float, metavar="NUMBER", help="value of invalid pixels, besides the file's own")
-    sub.add_argument("--overwrite", action="store_true", help="replace files in DIR")
+    _simulate_options(sub)
 
     sub = command(
         "evaluate", evaluate, "Compute the quality of a product.", "evaluate sharp.tif --reference truth.tif --ratio 4"
     )
-    sub.add_argument("product", type=Path, metavar="PRODUCT")
-    sub.add_argument("--reference", type=Path, metavar="FILE", help="the truth")
-    sub.add_argument("--lr", type=Path, metavar="FILE", help="the pair, for metrics that need no truth")
-    sub.add_argument("--guide", type=Path, metavar="FILE")
-    sub.add_argument("--lr-sensor", metavar="NAME[:BANDS]", help="see `jfusion sensors`")
-    sub.add_argument("--guide-sensor", metavar="NAME[:BANDS]")
-    sub.add_argument("--lr-key", metavar="KEY", help="array in a MATLAB or HDF5 file")
-    sub.add_argument("--guide-key", metavar="KEY")
-    sub.add_argument("--nodata", type=float, metavar="NUMBER", help="value of invalid pixels, besides the files' own")
-    sub.add_argument("--ratio", type=at_least(1), metavar="N", help="of the pair, for ERGAS with --reference")
-    sub.add_argument("--data-range", type=float, metavar="X", help="full scale for PSNR and SSIM (default: maximum)")
-    sub.add_argument("--json", action="store_true", help="as JSON")
+    _evaluate_options(sub)
     return top
 
 
