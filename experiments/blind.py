@@ -25,7 +25,6 @@ import tyro
 
 from experiments.gather import markdown_line
 from jfusion import catalogue, sensors
-from jfusion.cli import answered, use_all_cores
 from jfusion.data import scenes
 from jfusion.data.simulate import Simulation
 from jfusion.errors import InputError
@@ -33,6 +32,7 @@ from jfusion.files import check_output, make_folder, replaced
 from jfusion.inference.fits import check_fitted
 from jfusion.inference.run import run
 from jfusion.metrics import psnr
+from jfusion.process import answered, use_all_cores
 from jfusion.progress import bar
 from jfusion.report.compare import sensor_errors
 from jfusion.training.many_sensors import ManySensors

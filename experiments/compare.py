@@ -37,13 +37,13 @@ from experiments.gather import Entry, Finished, command, entries, environments, 
 from experiments.places import Judged
 from experiments.runner import SHOWN, Experiment, contest_on, ground
 from jfusion import catalogue
-from jfusion.cli import answered, use_all_cores
 from jfusion.data import readers
 from jfusion.demo import LEFT, RIGHT
 from jfusion.errors import InputError, JFusionError, RunError
 from jfusion.files import check_output, make_folder, replaced
 from jfusion.inference.evaluate import CONVENTIONS
 from jfusion.inference.run import completed
+from jfusion.process import answered, use_all_cores
 from jfusion.report.compare import stage_views
 from jfusion.report.content import SceneSection, StageView
 from jfusion.report.environment import environment

@@ -307,7 +307,7 @@ def main(runs: Sequence[Path], out: Path) -> None:
 if __name__ == "__main__":
     import tyro
 
-    from jfusion.cli import answered
+    from jfusion.process import answered
 
     @dataclasses.dataclass(frozen=True)
     class Arguments:

@@ -26,7 +26,6 @@ from rich.table import Table
 from experiments.gather import markdown_line
 from jfusion import catalogue, sensors
 from jfusion.catalogue import System, Trained
-from jfusion.cli import answered, use_all_cores
 from jfusion.data import scenes
 from jfusion.data.simulate import Simulation, observe
 from jfusion.demo import JASPER, LEFT, RIGHT
@@ -35,6 +34,7 @@ from jfusion.inference.evaluate import against_reference
 from jfusion.inference.run import run
 from jfusion.operators import Grid, SpatialResponse, SpectralResponse
 from jfusion.operators.psf import FWHM_PER_SIGMA, moving_psf
+from jfusion.process import answered, use_all_cores
 from jfusion.progress import bar
 from jfusion.training.loop import Network, train
 from jfusion.training.many_sensors import ManySensors

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from experiments.runner import Experiment, main
 from jfusion import catalogue
-from jfusion.cli import answered, use_all_cores
 from jfusion.data.simulate import Protocol
 from jfusion.errors import InputError
+from jfusion.process import answered, use_all_cores
 
 EXPERIMENT = Experiment(out=Path("runs/own"))
 PAPER = Experiment(protocol=Protocol(ratio=4), out=EXPERIMENT.out)

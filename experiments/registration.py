@@ -23,7 +23,6 @@ import tyro
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from jfusion import catalogue
-from jfusion.cli import answered, use_all_cores
 from jfusion.data import scenes
 from jfusion.data.simulate import Protocol, Simulation, observe, reduce, simulate
 from jfusion.inference.pair import make_pair
@@ -32,6 +31,7 @@ from jfusion.metrics import psnr
 from jfusion.operators import SpatialResponse, SpectralResponse
 from jfusion.operators.estimate import estimate
 from jfusion.operators.registration import register
+from jfusion.process import answered, use_all_cores
 
 Kind = Literal["affine", "field", "both"]
 KINDS: tuple[Kind, ...] = ("affine", "field", "both")

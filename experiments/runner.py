@@ -541,7 +541,7 @@ def main(name: str, paper: Experiment, embedded: Experiment, published: Mapping[
         embedded: settings with a scene that comes with jfusion.
         published: see `run`.
     """
-    from jfusion.cli import answered, use_all_cores
+    from jfusion.process import answered, use_all_cores
 
     use_all_cores()
     import tyro

@@ -33,7 +33,6 @@ from experiments.places import place
 from experiments.runner import revision
 from jfusion import catalogue
 from jfusion.catalogue import Bands, DType, Recipe, System, Trained
-from jfusion.cli import answered, cores, use_all_cores
 from jfusion.data.patches import Crops, crops
 from jfusion.data.pipeline import stacked
 from jfusion.data.simulate import Simulation, explains
@@ -41,6 +40,7 @@ from jfusion.demo import JASPER
 from jfusion.errors import InputError, RunError
 from jfusion.files import check_output, make_folder, replaced
 from jfusion.operators import ObservationModel
+from jfusion.process import answered, cores, use_all_cores
 from jfusion.report.environment import environment
 from jfusion.training.loop import build
 from jfusion.training.players import make_players

@@ -34,10 +34,10 @@ from experiments.cases import Study, case_of, ground, small, studied
 from experiments.places import Judged
 from jfusion import catalogue
 from jfusion.catalogue import Fitter
-from jfusion.cli import answered, use_all_cores
 from jfusion.inference.evaluate import against_reference
 from jfusion.inference.fits import check_fitted
 from jfusion.operators import Observation, ObservationModel
+from jfusion.process import answered, use_all_cores
 from jfusion.progress import bar
 from jfusion.report.content import SceneSection
 from jfusion.report.plots import lines

@@ -42,12 +42,12 @@ from rich.table import Table
 from experiments.places import Place, place
 from jfusion import catalogue
 from jfusion.catalogue import Bands, Paper, Recipe, System, Trained
-from jfusion.cli import answered, use_all_cores
 from jfusion.demo import JASPER
 from jfusion.files import check_output, make_folder
 from jfusion.inference.evaluate import against_reference
 from jfusion.inference.run import run
 from jfusion.operators import Observation, ObservationModel, upsample
+from jfusion.process import answered, use_all_cores
 from jfusion.progress import bar
 from jfusion.training import weights
 from jfusion.training.loop import Network, train

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
+    "process": {"errors"},
     "progress": set(),
     "tasks": {"errors"},
     "sensors": {"errors"},

@@ -582,7 +582,7 @@ def test_termination_leaves_nothing(number: int, pair: tuple[Path, Path], tmp_pa
 
 COLLECTED = """
 import gc, signal, sys, time
-from jfusion.cli import answered
+from jfusion.process import answered
 
 def work():
     gc.callbacks.append(lambda phase, info: signal.raise_signal(signal.SIGTERM))
@@ -602,7 +602,7 @@ def test_termination_while_garbage_is_collected() -> None:
 
 KEEPS = """
 import jax, jax.numpy as jnp
-from jfusion.cli import keep_programs
+from jfusion.process import keep_programs
 keep_programs()
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 print(jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((3, 3))).sum())

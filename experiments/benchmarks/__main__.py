@@ -24,9 +24,9 @@ from experiments.benchmarks.cases import CASES, FITS, LARGEST_FIT, UNROLLED
 from experiments.benchmarks.large_scene import Scene
 from experiments.benchmarks.processes import alone
 from experiments.benchmarks.tables import Section, facts, page
-from jfusion.cli import answered
 from jfusion.errors import InputError
 from jfusion.files import check_output, replaced
+from jfusion.process import answered
 
 RESULTS = Path(__file__).with_name("results")
 

@@ -23,8 +23,8 @@ from rasterio.windows import Window
 from rich.console import Console
 from rich.table import Table
 
-from jfusion.cli import answered
 from jfusion.errors import RunError
+from jfusion.process import answered
 
 IDLE = "import jax.numpy as jnp; jnp.ones(3).sum().block_until_ready()"
 STRIP = 256

@@ -18,9 +18,9 @@ from importlib import import_module
 from multiprocessing import get_context
 from typing import Any, Protocol
 
-from jfusion.cli import use_all_cores
 from jfusion.errors import RunError
 from jfusion.inference.meter import measured, resident_mib
+from jfusion.process import use_all_cores
 
 LONG_ENOUGH = 0.3
 """Seconds of one turn; shorter work is done so often in a row, and the mean taken."""

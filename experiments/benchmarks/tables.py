@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from jfusion.cli import cores, use_all_cores
+from jfusion.process import cores, use_all_cores
 
 RATIOS = """Ratios are those that their columns name; below 1 the first is faster or smaller. Where brackets follow,
 it is the median of the rounds and they hold the extremes; in each round every rival has one turn."""

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from experiments.benchmarks import torch_nets
 from experiments.benchmarks.cases import FIT_STEPS, TRAIN_STEPS, Case, FitCase
 from experiments.benchmarks.torch_fits import FITS
-from jfusion.cli import cores
+from jfusion.process import cores
 
 Parameters = Mapping[str, Mapping[str, np.ndarray]]
 """Of "network" and, where there is one, "critics": arrays by their path in jfusion."""
