@@ -125,9 +125,10 @@ def fuse(arguments: argparse.Namespace) -> None:
 
         check_folder(arguments.report)
         check_page(arguments.report / "index.html")
+    from jfusion.data.readers.checks import existing_file
+
     for path in (arguments.lr, arguments.guide):
-        if not path.is_file():
-            raise InputError(f"there is no file {path}; check the path.")
+        existing_file(path)
     from jfusion.inference.fuse import fuse
     from jfusion.progress import bar
 

@@ -302,7 +302,7 @@ def _control_points(folder):
 
 
 BAD_FILES = [
-    (lambda folder: folder / "missing.tif", "There is no file .* check the path"),
+    (lambda folder: folder / "missing.tif", "there is no file .* check the path"),
     (lambda folder: Path("https://example.org/scene.tif"), "download it first"),
     (lambda folder: folder, "is not a file"),
     (lambda folder: _write(folder / "empty.tif", b""), "is empty"),

@@ -40,7 +40,7 @@ def existing_file(path: str | Path) -> Path:
     path = Path(path)
     if not path.exists():
         hint = "download it first" if str(path).lower().startswith(ADDRESSES) else "check the path"
-        raise InputError(f"There is no file {path}; {hint}.")
+        raise InputError(f"there is no file {path}; {hint}.")
     if not path.is_file():
         raise InputError(f"{path} is not a file; name the image itself.")
     if path.stat().st_size == 0:
