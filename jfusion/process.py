@@ -60,7 +60,7 @@ def _terminated(signum: int, frame: Any) -> None:
 
     def dropped(unraisable: Any) -> None:
         if isinstance(unraisable.exc_value, SystemExit):
-            threading.Timer(0.1, signal.raise_signal, [signum]).start()
+            threading.Timer(0.1, signal.pthread_kill, [threading.main_thread().ident, signum]).start()
 
     sys.unraisablehook = dropped
     raise SystemExit(128 + signum)

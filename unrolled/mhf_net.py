@@ -414,12 +414,13 @@ def pair_factors(lr: Array, guide: Array, rank: int, sums: bool = False) -> tupl
         sums: whether the sum of each row of B is positive and not its largest entry.
 
     Returns:
-        A ``(batch, guide band, band)`` and B ``(batch, rank, band)``. Rows without energy are zero.
+        A ``(batch, guide band, band)`` and B ``(batch, rank, band)``. Rows with no more than rounding are zero.
     """
     predict = least_squares(lr, guide)
     left = lr - mix(guide, predict)
-    size = [jnp.sqrt(jnp.sum(image**2, (1, 2, 3), keepdims=True)) for image in (left, lr)]
-    vectors = signed_subspace(jnp.where(size[0] > NEGLIGIBLE * size[1], left, 0), rank)
+    vectors = signed_subspace(left, rank)
+    energy, whole = jnp.sum(mix(left, vectors) ** 2, (1, 2)), jnp.sum(lr**2, (1, 2, 3))
+    vectors = jnp.where(energy[:, None] > NEGLIGIBLE**2 * whole[:, None, None], vectors, 0)
     if sums:
         vectors = jnp.where(vectors.sum(1, keepdims=True) < 0, -vectors, vectors)
     return predict, jnp.swapaxes(vectors, 1, 2)
