@@ -166,8 +166,8 @@ CHANGED: dict[tuple[str, str], Changes] = {
     ("vp_net", "landsat8_momotombo"): {"steps": 11000},
 }
 """What changes on a scene, by system and scene: fewer steps where there are too many bands for that, and more where
-there are so few that a training takes but a minute or two; and a pace at which the loss does not blow up with so many
-bands."""
+there are so few that a training takes but a minute or two; a pace at which the loss does not blow up with so many
+bands; and patches as large as the region to learn from where statistics of the patch enter."""
 
 
 @dataclasses.dataclass(frozen=True)

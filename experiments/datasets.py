@@ -91,7 +91,7 @@ def benchmark(
     """
     key, _, version = data.partition("/")
     dataset = builders.describe(key)
-    pairing_of(dataset)
+    check_serves(dataset)
     test = builders.load(data, "test")
     splits = dataset.protocols[version or next(iter(dataset.protocols))]
     if isinstance(dataset.layout, Cube) and dataset.data_range is None:
@@ -128,19 +128,19 @@ def benchmark(
     )
 
 
-def pairing_of(dataset: Dataset) -> Pairing:
-    """How an example of the data set becomes a pair with truth.
-
-    Raises:
-        InputError: it has no truth, or no wavelengths.
-    """
-    layout = dataset.layout
-    if isinstance(layout, PairFiles):
-        if not layout.truth:
+def check_serves(dataset: Dataset) -> None:
+    """Raises InputError where the data set has no truth, or no wavelengths to make guides with."""
+    if isinstance(dataset.layout, PairFiles):
+        if not dataset.layout.truth:
             raise InputError(f"{dataset.title} has no truth to judge by; take {dataset.name.removesuffix('_full')}.")
-        return partial(_published, dataset, published_model(dataset, layout))
-    if dataset.wavelengths is None:
+    elif dataset.wavelengths is None:
         raise InputError(f"{dataset.title} has no wavelengths, so that no guide can be simulated; take another.")
+
+
+def pairing_of(dataset: Dataset) -> Pairing:
+    """How an example of a data set becomes a pair with truth; of one that serves, see `check_serves`."""
+    if isinstance(dataset.layout, PairFiles):
+        return partial(_published, dataset, published_model(dataset, dataset.layout))
     return partial(_simulated, dataset, np.asarray(dataset.wavelengths))
 
 

@@ -554,12 +554,12 @@ def main(name: str, paper: Experiment, embedded: Experiment, published: Mapping[
         print(told, file=sys.stderr)
 
     def go() -> None:
+        check_protocol(experiment.protocol, default.protocol, experiment.data)
         if experiment.distributed:
             jax.distributed.initialize()
-        alone = first()
-        check_protocol(experiment.protocol, default.protocol, experiment.data)
+        tells = first()
         page = run(experiment, name, published)
-        if alone:
+        if tells:
             print(page)
 
     sys.exit(answered(go))

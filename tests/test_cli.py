@@ -588,7 +588,7 @@ def work():
     gc.callbacks.append(lambda phase, info: signal.raise_signal(signal.SIGTERM))
     gc.collect()
     gc.callbacks.clear()
-    time.sleep(30)
+    time.sleep(300)
 
 sys.exit(answered(work))
 """

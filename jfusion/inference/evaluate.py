@@ -16,7 +16,7 @@ from jfusion.data import readers
 from jfusion.data.geometry import MAX_RATIO_ERROR, pair_grid, same_crs
 from jfusion.data.scene import Scene
 from jfusion.errors import InputError
-from jfusion.inference.pair import PSF_REACH, Pair, as_input, grown, in_blocks, make_pair
+from jfusion.inference.pair import Pair, as_input, in_blocks, make_pair, observed
 from jfusion.operators import Displaced, Observation, ObservationModel, mtf_response
 from jfusion.sensors import MTF_FALLBACK
 
@@ -84,7 +84,7 @@ def without_reference(
     product_lr, guide_lr = _seen(spatial, product), _seen(onto_lr, observation["guide"])
     given, predicted = observation, _seen(model, product)
     if mask is not None:
-        unhurt = ~grown(~in_blocks(mask, ratio), PSF_REACH)
+        unhurt = observed({"lr": in_blocks(mask, ratio), "guide": mask}, ratio)
         counts = {"lr": unhurt[..., None], "guide": mask[..., None]}
         given, predicted = ({k: image * counts[k] for k, image in images.items()} for images in (given, predicted))
         mask = np.repeat(np.repeat(unhurt, ratio, 0), ratio, 1)

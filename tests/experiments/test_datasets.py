@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from experiments import fusionnet, mhf_net, runner, sun
-from experiments.datasets import benchmark, gathered, pairing_of, parted
+from experiments.datasets import benchmark, check_serves, gathered, pairing_of, parted
 from experiments.runner import Experiment, chosen, contest_on, means, run
 from jfusion import catalogue
 from jfusion.catalogue import Classical
 from jfusion.data import builders
-from jfusion.data.builders.table import CAVE, CAVE_SCENES
+from jfusion.data.builders.layouts import Cube
+from jfusion.data.builders.regions import Region
+from jfusion.data.builders.table import CAVE, CAVE_SCENES, DATASETS, PAVIA_UNIVERSITY
 from jfusion.data.simulate import Protocol
 from jfusion.errors import InputError
 from jfusion.report.results import Row
@@ -59,7 +61,7 @@ def test_every_script_has_its_papers_data(name: str) -> None:
     key, _, version = paper.data.partition("/")
     dataset = builders.describe(key)
     assert "test" in dataset.protocols[version or next(iter(dataset.protocols))]
-    pairing_of(dataset)
+    check_serves(dataset)
     if dataset.wavelengths is not None:
         assert (paper.protocol.spectral(np.asarray(dataset.wavelengths)).srf.sum(1) > 0).all()
     assert paper.protocol.data_range == 1
@@ -149,6 +151,27 @@ def test_images_of_different_sizes_are_cut_into_parts() -> None:
     np.testing.assert_allclose(learn.target[2], source[0]["hsi"][:8, 16:24] / source[0]["hsi"].max(), rtol=1e-6)
     np.testing.assert_allclose(learn.target[4], source[1]["hsi"][8:16] / source[1]["hsi"].max(), rtol=1e-6)
     assert learn.model.noise["lr"].shape == (3,)
+
+
+def test_regions_of_a_scene_have_one_full_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest number lies in one region; the others are divided by it too."""
+    halves = {"train": (Region(0, 8, 0, 8),), "test": (Region(8, 16, 0, 8),)}
+    small = dataclasses.replace(
+        PAVIA_UNIVERSITY, name="small", layout=Cube("PaviaU.mat", (16, 8, 3), "uint16", key="paviaU"),
+        protocols={"halves": halves}, wavelengths=(450.0, 550.0, 650.0),
+    )  # fmt: skip
+    image = published.pattern((16, 8, 3), "uint16") % 100
+    image[0, 0, 0] = 4000
+    (folder := tmp_path / "downloads" / "manual" / "small").mkdir(parents=True)
+    published.matlab5(folder / "PaviaU.mat", "paviaU", image)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    monkeypatch.setitem(DATASETS, "small", small)
+    where = benchmark("small", Protocol(ratio=4, guide_sensor="landsat8_oli", guide_bands=("B3", "B4")))
+    assert where.learn is not None
+    np.testing.assert_allclose(where.learn.target[0], image[:8] / 4000, rtol=1e-6)
+    judged = next(iter(where.judged))
+    np.testing.assert_allclose(judged.reference, image[8:] / 4000, rtol=1e-6)
+    assert judged.protocol["full_scale"] == 4000
 
 
 @pytest.mark.parametrize(("share", "held"), [(0.15, 3), (0.01, 1)])

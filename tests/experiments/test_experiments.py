@@ -115,6 +115,8 @@ def test_mistakes_are_named() -> None:
             runner.run(Experiment(**wrong), "pannet")
     with pytest.raises(InputError, match="--steps is for trainings, but --weights"):
         runner.run(Experiment(weights=Path("net.safetensors"), steps=4), "pannet")
+    with pytest.raises(InputError, match="--distributed is for trainings, but dip is fitted"):
+        runner.run(Experiment(distributed=True), "dip")
     with pytest.raises(InputError, match="sun has no choice of --physics"):
         runner.run(Experiment(physics="exact"), "sun")
     assert settings(Experiment(sizes="tiny", physics="exact"), "gppnn")["sizes"]["physics"] == "exact"
