@@ -61,17 +61,18 @@ SCENES: dict[str, Changes] = {
     "jasper_ridge_right": {"data": "jasper_ridge", "learn": LEFT, "judge": RIGHT},
     "jasper_ridge_right_blind": {"data": "jasper_ridge", "learn": LEFT, "judge": RIGHT, "blind": True},
     "landsat8_momotombo": {"data": "landsat8_momotombo"},
+    "sentinel2_fields": {"data": "sentinel2_fields"},
 }
 """Where systems are compared; blind where they are not told the sensors. Fits, which learn from no other region, are
 judged on the right half of Jasper Ridge, as in `jfusion.demo`."""
 
 FAMILY_SCENES = {
-    "unrolled": ("jasper_ridge", "landsat8_momotombo"),
+    "unrolled": ("jasper_ridge", "landsat8_momotombo", "sentinel2_fields"),
     "prior": ("jasper_ridge_right", "jasper_ridge_right_blind", "landsat8_momotombo"),
 }
 """Those of a family where none are named: networks that learned with known sensors are not asked for others."""
 
-DATA_TASKS = {"jasper_ridge": "hs_ms", "landsat8_momotombo": "pansharpening"}
+DATA_TASKS = {"jasper_ridge": "hs_ms", "landsat8_momotombo": "pansharpening", "sentinel2_fields": "hs_ms"}
 """The task on an embedded scene."""
 
 SEEDS = (0, 1, 2)
@@ -129,45 +130,51 @@ PROTOCOL: dict[str, Changes] = {
 }
 """How each system runs; a number of steps and a pace, for a quarter of an hour or so on two cores."""
 
-CHANGED: dict[tuple[str, str], Changes] = {
-    ("admm_hfnet", "jasper_ridge"): {"steps": 1600, "pace": 1.0},
-    ("bmhf_net", "jasper_ridge"): {"steps": 600, "batch": 2},
-    ("dbin", "jasper_ridge"): {"steps": 2300},
-    ("dhif_net", "jasper_ridge"): {"steps": 1500},
-    ("dhsis", "jasper_ridge"): {"steps": 20000},
-    ("dl_vm", "jasper_ridge"): {"steps": 12000},
-    ("edbin", "jasper_ridge"): {"steps": 1800},
-    ("mhf_net", "jasper_ridge"): {"steps": 800, "batch": 2},
-    ("mog_dcn", "jasper_ridge"): {"steps": 2000},
-    ("pancsc_net", "jasper_ridge"): {"steps": 1500, "pace": 1.0},
-    ("sun", "jasper_ridge"): {"patch": 48, "batch": 2},
-    ("tonwmd", "jasper_ridge"): {"patch": 48, "batch": 2},
-    ("tsfn", "jasper_ridge"): {"steps": 12000},
-    ("vo_net", "jasper_ridge"): {"steps": 12000},
-    ("vp_net", "jasper_ridge"): {"pace": 2.0},
-    ("admm_hfnet", "landsat8_momotombo"): {"steps": 7000},
-    ("bmhf_net", "landsat8_momotombo"): {"steps": 8000},
-    ("cnn_fus", "landsat8_momotombo"): {"steps": 18000},
-    ("dbin", "landsat8_momotombo"): {"steps": 7000},
-    ("dhif_net", "landsat8_momotombo"): {"steps": 9000},
-    ("dhsis", "landsat8_momotombo"): {"steps": 30000},
-    ("dl_vm", "landsat8_momotombo"): {"steps": 28000},
-    ("edbin", "landsat8_momotombo"): {"steps": 6000},
-    ("gppnn", "landsat8_momotombo"): {"steps": 28000},
-    ("lgteun", "landsat8_momotombo"): {"steps": 6000},
-    ("mhf_net", "landsat8_momotombo"): {"steps": 10000},
-    ("mog_dcn", "landsat8_momotombo"): {"steps": 5000},
-    ("pancsc_net", "landsat8_momotombo"): {"steps": 8000},
-    ("spfnet", "landsat8_momotombo"): {"steps": 16000},
-    ("sun", "landsat8_momotombo"): {"steps": 6000},
-    ("tonwmd", "landsat8_momotombo"): {"steps": 10000},
-    ("tsfn", "landsat8_momotombo"): {"steps": 11000},
-    ("vo_net", "landsat8_momotombo"): {"steps": 24000},
-    ("vp_net", "landsat8_momotombo"): {"steps": 11000},
+MANY_BANDS: dict[str, Changes] = {
+    "admm_hfnet": {"steps": 1600, "pace": 1.0},
+    "bmhf_net": {"steps": 600, "batch": 2},
+    "dbin": {"steps": 2300},
+    "dhif_net": {"steps": 1500},
+    "dhsis": {"steps": 20000},
+    "dl_vm": {"steps": 12000},
+    "edbin": {"steps": 1800},
+    "mhf_net": {"steps": 800, "batch": 2},
+    "mog_dcn": {"steps": 2000},
+    "pancsc_net": {"steps": 1500, "pace": 1.0},
+    "sun": {"patch": 48, "batch": 2},
+    "tonwmd": {"patch": 48, "batch": 2},
+    "tsfn": {"steps": 12000},
+    "vo_net": {"steps": 12000},
+    "vp_net": {"pace": 2.0},
 }
-"""What changes on a scene, by system and scene: fewer steps where there are too many bands for that, and more where
-there are so few that a training takes but a minute or two; a pace at which the loss does not blow up with so many
-bands; and patches as large as the region to learn from where statistics of the patch enter."""
+"""What changes where there are hundreds of bands: fewer steps, a pace at which the loss does not blow up, and patches
+as large as the region to learn from where statistics of the patch enter."""
+
+FEW_BANDS: dict[str, Changes] = {
+    "admm_hfnet": {"steps": 7000},
+    "bmhf_net": {"steps": 8000},
+    "cnn_fus": {"steps": 18000},
+    "dbin": {"steps": 7000},
+    "dhif_net": {"steps": 9000},
+    "dhsis": {"steps": 30000},
+    "dl_vm": {"steps": 28000},
+    "edbin": {"steps": 6000},
+    "gppnn": {"steps": 28000},
+    "lgteun": {"steps": 6000},
+    "mhf_net": {"steps": 10000},
+    "mog_dcn": {"steps": 5000},
+    "pancsc_net": {"steps": 8000},
+    "spfnet": {"steps": 16000},
+    "sun": {"steps": 6000},
+    "tonwmd": {"steps": 10000},
+    "tsfn": {"steps": 11000},
+    "vo_net": {"steps": 24000},
+    "vp_net": {"steps": 11000},
+}
+"""What changes where there are so few bands that a training of the steps above takes but a minute or two."""
+
+CHANGED = {"jasper_ridge": MANY_BANDS, "landsat8_momotombo": FEW_BANDS, "sentinel2_fields": FEW_BANDS}
+"""What changes on a scene."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,7 +290,7 @@ def planned(settings: Settings, protocol: Mapping[str, Changes] = PROTOCOL) -> l
         run_in(
             settings.out,
             row.name,
-            Experiment(**{**protocol[row.name], **CHANGED.get((row.name, place["data"]), {}), **common, **place}),
+            Experiment(**{**protocol[row.name], **CHANGED[place["data"]].get(row.name, {}), **common, **place}),
         )
         for place in map(SCENES.__getitem__, settings.places)
         for row in chosen

@@ -24,6 +24,7 @@ REGIONS: dict[str, tuple[Region, Region]] = {
     "neon_sjer": ((0, 30, 0, 14), (0, 30, 16, 30)),
     "landsat8_liverpool": ((0, 160, 0, 432), (170, 266, 0, 432)),
     "landsat8_momotombo": ((0, 334, 0, 290), (0, 334, 302, 466)),
+    "sentinel2_fields": ((0, 300, 0, 190), (0, 300, 200, 300)),
 }
 """Where networks learn and where they are judged, by scene; a few rows or columns lie between. The upper rows of Jasper
 Ridge are like the lower ones; its left half is mostly water."""
@@ -40,6 +41,7 @@ class Judged:
         protocol: how the pair was made, JSON values.
         data_range: full scale of the metrics, in the truth's units.
         unit: of the truth, in words.
+        guide_rgb: bands of the guide to show as red, green and blue; by default what its response tells.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Judged:
     protocol: dict[str, Any]
     data_range: float
     unit: str = "reflectance"
+    guide_rgb: tuple[int, int, int] | None = None
 
     @property
     def reference(self) -> np.ndarray:
@@ -72,7 +75,9 @@ class Judged:
             more: other attributes of the section.
         """
         wavelengths, srf = self.outline.wavelengths, srf_matrix(self.test.model)
-        guide_rgb = None if wavelengths is None or srf is None else rgb_at(srf @ wavelengths / srf.sum(1))
+        guide_rgb = self.guide_rgb
+        if guide_rgb is None and wavelengths is not None and srf is not None:
+            guide_rgb = rgb_at(srf @ wavelengths / srf.sum(1))
         return SceneSection(
             title=title,
             text=text,
@@ -100,8 +105,7 @@ def place(name: str, protocol: Protocol, learn: Region | None = None, judge: Reg
     """An embedded scene as a place.
 
     A hyperspectral image is the truth of a pair that ``protocol`` simulates, with other noise where networks learn. A
-    multispectral image with its panchromatic guide is one ratio lower than it came (`reduce`), so that it becomes the
-    truth.
+    multispectral image with its guide is one ratio lower than it came (`reduce`), so that it becomes the truth.
 
     Args:
         name: of the scene.
@@ -124,18 +128,18 @@ def place(name: str, protocol: Protocol, learn: Region | None = None, judge: Reg
             simulate(hsi.physical(), hsi.wavelengths, dataclasses.replace(protocol, crop=crop, seed=seed))
             for crop, seed in ((judge, protocol.seed), (learn, protocol.seed + 1))
         )
-        outline, made = hsi, dataclasses.replace(protocol, crop=judge).to_dict()
+        outline, made, guide_rgb = hsi, dataclasses.replace(protocol, crop=judge).to_dict(), None
     else:
-        pair = make_pair(images["msi"], images["pan"])
+        pair = make_pair(images["msi"], images.get("pan") or images["guide"])
         whole = reduce(pair.observation, pair.model)
-        test, seen, outline = cut(whole, judge), cut(whole, learn), pair.lr
+        test, seen, outline, guide_rgb = cut(whole, judge), cut(whole, learn), pair.lr, pair.guide.rgb_bands()
         made = {"wald": "both images one ratio lower", "ratio": pair.geometry.ratio, "centre": pair.geometry.centre,
                 "crop": judge, "data_range": 1.0}  # fmt: skip
     outline = dataclasses.replace(outline, scale=1.0, offset=0.0, nodata=None, mask=None)
     outline = outline.crop(slice(*judge[:2]), slice(*judge[2:]))
     return Place(
         name=name, test=test, learn=seen, outline=outline, protocol={**made, "learn": learn},
-        data_range=made["data_range"],
+        data_range=made["data_range"], guide_rgb=guide_rgb,
     )  # fmt: skip
 
 

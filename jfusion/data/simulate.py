@@ -302,8 +302,8 @@ def reduce(observation: Observation, model: ObservationModel) -> Simulation:
 
     `lr` is degraded by the model's own spatial response (or, where it is unknown or goes through a warp or a mask of
     the scene, by an MTF-matched Gaussian), the guide by an MTF-matched Gaussian, both of the gains in
-    `sensors.MTF_FALLBACK`; the guide keeps its place on the grid of `lr`, or where the PSF of `lr` shifts it. Noise
-    levels are not told one ratio lower.
+    `sensors.MTF_FALLBACK`, where a guide of several bands counts as multispectral; the guide keeps its place on the
+    grid of `lr`, or where the PSF of `lr` shifts it. Noise levels are not told one ratio lower.
 
     Raises:
         InputError: `lr` is too small to be degraded once more.
@@ -323,6 +323,7 @@ def reduce(observation: Observation, model: ObservationModel) -> Simulation:
         spatial = mtf_response(sensors.MTF_FALLBACK["ms"], grid)
     if isinstance(spatial, SpatialResponse):
         spatial = dataclasses.replace(spatial, boundary="reflect")
-    onto_lr = mtf_response(sensors.MTF_FALLBACK["pan"], grid, spatial)
+    kind = "pan" if guide.shape[-1] == 1 else "ms"
+    onto_lr = mtf_response(sensors.MTF_FALLBACK[kind], grid, spatial)
     reduced = ObservationModel({**model.operators, "lr": spatial}, grid)
     return Simulation({"lr": spatial(target), "guide": onto_lr(guide)}, reduced, target)

@@ -19,6 +19,7 @@ SHAPES = {
     "neon_sjer": {"hsi": (30, 30, 426)},
     "paris_hs_ms": {"hsi": (72, 72, 128), "msi": (72, 72, 9)},
     "paris_hs_pan": {"hsi": (72, 58, 128), "pan": (216, 174, 1)},
+    "sentinel2_fields": {"msi": (300, 300, 6), "guide": (600, 600, 4)},
 }
 
 
@@ -103,6 +104,18 @@ def test_paris_bands_agree_with_the_bands_simulated_from_hyperion():
     correlation = np.corrcoef(simulated.T, msi.physical().reshape(-1, 9).T)[:9, 9:]
     assert np.diag(correlation).min() > 0.75
     assert np.all(correlation.max(axis=1) - np.diag(correlation) < 0.02)
+
+
+def test_sentinel2_pixels_are_nested_and_show_one_place():
+    images = scenes.load("sentinel2_fields")
+    fine, coarse = images["guide"].physical()[..., 3], images["msi"].physical()[..., 3]  # both near infrared
+
+    def agreement(rows, columns):
+        mean = np.roll(fine, (rows, columns), (0, 1)).reshape(300, 2, 300, 2).mean((1, 3))
+        return np.corrcoef(mean[2:-2, 2:-2].ravel(), coarse[2:-2, 2:-2].ravel())[0, 1]
+
+    assert agreement(0, 0) > 0.99
+    assert all(agreement(*shift) < 0.98 for shift in ((1, 0), (-1, 0), (0, 1), (0, -1)))
 
 
 def test_paths_are_files_for_other_programs():

@@ -310,5 +310,9 @@ def test_wald_reduction_keeps_the_grid() -> None:
     low = reduce({"lr": SpatialResponse(gaussian_psf(0.85, grid), 2, grid.phase)(ramp), "guide": ramp}, model)
     inner = np.s_[0, 6:-6, 6:-6, 0]
     np.testing.assert_allclose(low.observation["guide"][inner], low.target[inner], atol=1e-3)
+    noise = jax.random.normal(jax.random.key(0), (1, 48, 48, 2))
+    panchromatic, multispectral = (reduce({"lr": ramp, "guide": guide}, model).observation["guide"]
+                                   for guide in (noise[..., :1], noise))  # fmt: skip
+    assert jnp.std(multispectral[..., 0]) > 1.1 * jnp.std(panchromatic)  # a guide of several bands is sharper
     with pytest.raises(InputError, match="larger pair"):
         reduce({"lr": ramp[:, :3, :3], "guide": ramp[:, :6, :6]}, model)

@@ -7,6 +7,7 @@
 | paris_hs_ms | hsi 72 x 72 x 128 Hyperion, msi 72 x 72 x 9 ALI: a real pair of ratio 1 |
 | landsat8_momotombo | msi 334 x 468 x 6, pan 668 x 935: one processing level, pixel centres coincide |
 | landsat8_liverpool | msi 267 x 433 x 7 (surface), pan 534 x 867 (top of atmosphere): a radiometric mismatch |
+| sentinel2_fields | msi 300 x 300 x 6 (20 m), guide 600 x 600 x 4 (10 m): one sensor, nested pixels |
 | landsat8_tiny, landsat7_tiny | msi 41 x 41, pan 82 x 82: for tests of true geometry |
 | aviris_california | hsi 50 x 50 x 194, rotated grid, wavelengths not monotonic |
 | neon_sjer | hsi 30 x 30 x 426, 1 m |
@@ -30,7 +31,7 @@ def names() -> tuple[str, ...]:
 
 
 def load(name: str) -> dict[str, Scene]:
-    """The images of one place, by role: "hsi", "msi" or "pan".
+    """The images of one place, by role: "hsi", "msi", "pan", or "guide" of several bands.
 
     Raises:
         InputError: no such scene; the message lists names that look alike.
