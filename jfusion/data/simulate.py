@@ -325,5 +325,5 @@ def reduce(observation: Observation, model: ObservationModel) -> Simulation:
         spatial = dataclasses.replace(spatial, boundary="reflect")
     kind = "pan" if guide.shape[-1] == 1 else "ms"
     onto_lr = mtf_response(sensors.MTF_FALLBACK[kind], grid, spatial)
-    reduced = ObservationModel({**model.operators, "lr": spatial}, grid)
+    reduced = model.replace(operators={**model.operators, "lr": spatial}, noise={})
     return Simulation({"lr": spatial(target), "guide": onto_lr(guide)}, reduced, target)

@@ -169,10 +169,10 @@ def fit(
     """
     method = check_fitted(system)
     arguments = {"key": key, "effort": effort, "valid": valid, **(sizes or {})}
+    pair = model.linear(observation)
     if folder is None:
         course = Course(progress)
-        done = method.fit(observation, model, budget=budget, progress=course, **arguments)
-        return done, course
+        return _with_offset(method.fit(*pair, budget=budget, progress=course, **arguments), model), course
     settings = {
         "system": system.name, "sizes": sizes or {}, "effort": effort, "budget": budget,
         "seed": name_of(jax.random.key_data(key)),
@@ -180,7 +180,12 @@ def fit(
     }  # fmt: skip
     with kept(folder, settings, resume, progress) as keeper:
         done = method.fit(
-            observation, model, budget=keeper.left(budget), progress=keeper.course, restore=keeper.restore,
-            save=keeper.save, **arguments,
+            *pair, budget=keeper.left(budget), progress=keeper.course, restore=keeper.restore, save=keeper.save,
+            **arguments,
         )  # fmt: skip
-        return done, keeper.course
+        return _with_offset(done, model), keeper.course
+
+
+def _with_offset(done: Fit, model: ObservationModel) -> Fit:
+    """A fit to the pair less what the sensors add, as one to the pair."""
+    return dataclasses.replace(done, model=done.model.replace(offset=model.offset))

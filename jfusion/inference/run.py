@@ -22,11 +22,14 @@ from jfusion.inference.meter import measured
 from jfusion.inference.pair import observed
 from jfusion.inference.uncertainty import calibrated, check_interval
 from jfusion.operators import Observation, ObservationModel, relative_residual, upsample
-from jfusion.operators.estimate import estimate
+from jfusion.operators.estimate import Estimate, estimate
 from jfusion.operators.linear import floating
 from jfusion.operators.registration import Registration, displaced, in_place, register, shown
 from jfusion.progress import Progress, counted, silent
 from jfusion.training.loop import Network, train
+
+EXPLAINED = 0.95
+"""Share of a guide band's variance below which it is said how little the bands of `lr` explain of it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +117,17 @@ def completed(
     elif model.known or not (system.reads_model(sizes) or exact):
         return model, ""
     found = estimate(observation, model, valid=valid)
-    return found.model, "observation model estimated from the pair"
+    return found.model, _told(found)
+
+
+def _told(found: Estimate) -> str:
+    """What is to be said of sensors that were estimated."""
+    note, worst = "observation model estimated from the pair", int(jnp.argmin(found.r_squared))
+    if jnp.any(found.model.offset.get("guide", jnp.zeros(1)) != 0):
+        note += ", with an offset of the guide"
+    if found.r_squared[worst] < EXPLAINED:
+        note += f"; lr explains {float(found.r_squared[worst]):.0%} of the guide's band {worst + 1}"
+    return note
 
 
 def check_exact(system: System) -> None:
@@ -151,8 +164,7 @@ def agreement(product: Array, observation: Observation, model: ObservationModel,
 
 @jax.jit
 def _residuals(product: Array, observation: Observation, model: ObservationModel) -> dict[str, Array]:
-    known = [k for k, operator in model.operators.items() if operator is not None]
-    return {k: relative_residual(model[k](product), observation[k]) for k in known}
+    return {k: relative_residual(seen, observation[k]) for k, seen in model(product).items()}
 
 
 def run(
@@ -295,7 +307,7 @@ def ready(system: System, network: Network | None = None, exact: bool = False) -
     """
     if isinstance(system.method, Classical):
         function = jax.jit(system.method.function)
-        return lambda observation, model: function(jax.tree.map(floating, dict(observation)), model)
+        return lambda observation, model: function(*model.linear(jax.tree.map(floating, dict(observation))))
     if isinstance(system.method, Fitted):
         raise InputError(f"{system.name} is fitted to each pair anew; it cannot be made ready beforehand.")
     if network is None:

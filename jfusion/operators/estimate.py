@@ -1,8 +1,8 @@
 """Blind estimation: the spectral and the spatial response that explain a pair of images of one scene.
 
-With the scene X unknown, ``lr = H X`` and ``guide = R X`` still give ``R lr = H guide``: both sides are the scene
-through both responses. It is linear in either response, and the two are found in turns by non-negative least squares
-with first-difference penalties.
+With the scene X unknown, ``lr = H X`` and ``guide = R X + c`` still give ``R lr + c = H guide``: both sides are the
+scene through both responses, and c is what the guide's sensor adds to each band, such as path radiance. It is linear in
+either response, and the two are found in turns by non-negative least squares with first-difference penalties.
 
 Simões, Bioucas-Dias, Almeida, Chanussot, "A convex formulation for hyperspectral image superresolution via
 subspace-based regularization", TGRS 53(6), 2015, section V.
@@ -45,6 +45,10 @@ FIRST_SMOOTHNESS = 3e-4
 KNOTS = 6
 """Unknowns of the PSF along a low-resolution pixel at most; their number decides how long it takes."""
 
+OFFSET_GAIN = 0.8
+"""Of what a response leaves unexplained of a guide band, the share below which an offset must bring it to be taken: a
+smaller response and an offset explain noise in `lr`, too."""
+
 FEWEST = 16
 """Valid pixels of ``lr`` at least, away from the border."""
 
@@ -54,9 +58,10 @@ class Estimate:
     """Operators estimated from a pair, and how far they explain it.
 
     Attributes:
-        model: the given model with its unknown operators filled in.
-        residual: ``|R lr - H guide| / |H guide|`` of every guide band, ``(l,)``, away from the border.
-        r_squared: share of the variance of ``H guide`` that ``R lr`` explains, ``(l,)``, away from the border.
+        model: the given model with its unknown operators filled in, and the offset of the guide where its response was
+            unknown.
+        residual: ``|R lr + c - H guide| / |H guide|`` of every guide band, ``(l,)``, away from the border.
+        r_squared: share of the variance of ``H guide`` that ``R lr + c`` explains, ``(l,)``, away from the border.
     """
 
     model: ObservationModel
@@ -89,13 +94,34 @@ def _differences(size: int, fixed_ends: bool) -> np.ndarray:
     return step.T @ step
 
 
-def _fit_srf(lr: Array, degraded: Array, weight: Array, support: Array, smoothness: Array | float) -> Array:
-    """Rows ``(l, L)`` that make ``degraded`` from ``lr`` in pixels of that ``weight``, ``(1, h, w, 1)``."""
-    x, y = ((jnp.sqrt(weight) * image).reshape(-1, image.shape[-1]) for image in (lr, degraded))
-    gram, moment = jnp.matmul(x.T, x, precision="highest"), jnp.matmul(x.T, y, precision="highest")
-    scale = jnp.trace(gram) / gram.shape[0]
-    penalty = smoothness * lr.shape[-1] ** 3 * jnp.asarray(_differences(lr.shape[-1], fixed_ends=False), x.dtype)
-    return _nonnegative(gram / scale + penalty, moment / scale, support.T).T
+def _fit_srf(
+    lr: Array, degraded: Array, weight: Array, support: Array, smoothness: Array | float
+) -> tuple[Array, Array]:
+    """Rows ``(l, L)`` that make ``degraded`` of ``lr`` in pixels of ``weight``, ``(1, h, w, 1)``, and which of them do
+    so but for an offset, ``(l,)``, see `OFFSET_GAIN`.
+    """
+    penalty = jnp.asarray(_differences(lr.shape[-1], fixed_ends=False), lr.dtype) * smoothness * lr.shape[-1] ** 3
+
+    def fitted(lr: Array, degraded: Array) -> tuple[Array, Array]:
+        x, y = ((jnp.sqrt(weight) * image).reshape(-1, image.shape[-1]) for image in (lr, degraded))
+        gram, moment = jnp.matmul(x.T, x, precision="highest"), jnp.matmul(x.T, y, precision="highest")
+        scale = jnp.trace(gram) / gram.shape[0]
+        scale = jnp.where(scale > 0, scale, 1)
+        found = _nonnegative(gram / scale + penalty, moment / scale, support.T)
+        return found.T, jnp.sum((jnp.matmul(x, found, precision="highest") - y) ** 2, 0)
+
+    (plain, unexplained), (free, left) = (
+        fitted(lr, degraded),
+        fitted(*(image - _mean(image, weight) for image in (lr, degraded))),
+    )
+    worth = left < OFFSET_GAIN * unexplained
+    return jnp.where(worth[:, None], free, plain), worth
+
+
+def _mean(image: Array, weight: Array) -> Array:
+    """Of every band, over pixels of that ``weight``, ``(1, h, w, 1)``."""
+    axes = (0, 1, 2)
+    return jnp.sum(weight * image, axes) / jnp.maximum(image.shape[0] * weight.sum(axes), 1e-6)
 
 
 def _margin(size: int, ratio: int) -> int:
@@ -198,7 +224,7 @@ def _estimate(
     size: int,
     boundary: Boundary,
     smoothness: tuple[float, float | None],
-) -> tuple[LinearOperator, LinearOperator, Array, Array]:
+) -> tuple[LinearOperator, LinearOperator, Array, Array, Array]:
     lr, guide = observation["lr"], observation["guide"]
     margin = _margin(size, grid.ratio)
     weight = valid.astype(lr.dtype)[None, ..., None]
@@ -207,7 +233,7 @@ def _estimate(
     def response(psf: Psf) -> LinearOperator:
         return SpatialResponse(psf, grid.ratio, grid.phase, boundary)
 
-    def fit_srf(lr: Array, degraded: Array, weight: Array = weight) -> Array:
+    def fit_srf(lr: Array, degraded: Array, weight: Array = weight) -> tuple[Array, Array]:
         lr, degraded, weight = (_interior(image, margin) for image in (lr, degraded, weight))
         return _fit_srf(lr, degraded, weight, support, smoothness[0])
 
@@ -218,12 +244,15 @@ def _estimate(
         target = _interior(spectral(lr), margin)
         return _fit_psf(guide, target, inner[0, ..., 0], size, grid, given, last & choosing)
 
-    def turn(srf: Array, last: Array) -> tuple[Array, Array]:
-        psf = fit_psf(SpectralResponse(srf), last)
+    def turn(state: tuple[Array, Array], last: Array) -> tuple[tuple[Array, Array], Array]:
+        psf = fit_psf(SpectralResponse(state[0]), last)
         return fit_srf(lr, response(psf)(guide)), psf
 
+    free = jnp.zeros(guide.shape[-1], bool)
     if spatial is not None:
-        spectral = SpectralResponse(fit_srf(lr, spatial(guide))) if spectral is None else spectral
+        if spectral is None:
+            srf, free = fit_srf(lr, spatial(guide))
+            spectral = SpectralResponse(srf)
     elif spectral is not None:
         spatial = response(fit_psf(spectral))
     else:
@@ -232,14 +261,14 @@ def _estimate(
         local = Blur(gaussian_psf(averaging, Grid(1, (0.0, 0.0))), "reflect")
         degraded = SpatialResponse(wide, grid.ratio, grid.phase, "reflect")(guide)
         start = fit_srf(local(lr), degraded, weight * jnp.maximum(local(weight), 0))
-        srf, psfs = jax.lax.scan(turn, start, jnp.arange(ROUNDS) == ROUNDS - 1)
+        (srf, free), psfs = jax.lax.scan(turn, start, jnp.arange(ROUNDS) == ROUNDS - 1)
         spatial, spectral = response(psfs[-1]), SpectralResponse(srf)
 
     seen, predicted, axes = _interior(spatial(guide), margin), _interior(spectral(lr), margin), (0, 1, 2)
-    error, energy = jnp.sum(inner * (predicted - seen) ** 2, axes), jnp.sum(inner * seen**2, axes)
-    mean = jnp.sum(inner * seen, axes) / jnp.maximum(lr.shape[0] * inner.sum(), 1)
-    variance = jnp.sum(inner * (seen - mean) ** 2, axes)
-    return spatial, spectral, jnp.sqrt(error / energy), 1 - error / variance
+    offset = jnp.where(free, _mean(seen - predicted, inner), 0)
+    error, energy = jnp.sum(inner * (predicted + offset - seen) ** 2, axes), jnp.sum(inner * seen**2, axes)
+    variance = jnp.sum(inner * (seen - _mean(seen, inner)) ** 2, axes)
+    return spatial, spectral, offset, jnp.sqrt(error / energy), 1 - error / variance
 
 
 def estimate(
@@ -254,10 +283,10 @@ def estimate(
 ) -> Estimate:
     """Fills in the operators of ``model`` that are None, from the pair alone.
 
-    All images of the batch are taken to come from the same two sensors. Both images may have any scale: where their
-    calibrations differ by a gain, the rows of the SRF sum to that gain and not to one. An offset between them, such as
-    the path radiance of a blue band, is not modelled: it leaves the PSF as it is, but bends the SRF and lowers
-    `Estimate.r_squared`, so remove it first. The PSF carries any shift between the images up to a third of its size.
+    All images of the batch are taken to come from the same two sensors. Both images may have any scale and zero: where
+    their calibrations differ by a gain, the rows of the SRF sum to that gain and not to one, and what the guide holds
+    besides, such as the path radiance of a blue band, is the model's offset. The PSF carries any shift between the
+    images up to a third of its size.
 
     Args:
         observation: ``lr`` (batch, h, w, L) and ``guide`` (batch, H, W, l).
@@ -274,7 +303,8 @@ def estimate(
     Raises:
         InputError: shapes that do not fit each other, the grid or the PSF's size, or too few valid pixels.
     """
-    lr, guide = observation["lr"], observation["guide"]
+    images, linear = model.linear(observation)
+    lr, guide = images["lr"], images["guide"]
     grid = model.grid
     size = 4 * grid.ratio + 1 if size is None else size
     lr, guide = as_image(lr, "lr"), as_image(guide, "guide")
@@ -306,7 +336,7 @@ def estimate(
     if support.shape != shape:
         raise InputError(f"support must be (guide bands, lr bands) = {shape}, but is {support.shape}.")
     known = model.operators
-    lr_response, guide_response, residual, r_squared = _estimate(
+    lr_response, guide_response, offset, residual, r_squared = _estimate(
         {"lr": lr, "guide": guide},
         one_psf(known.get("lr")),
         known.get("guide"),
@@ -318,4 +348,7 @@ def estimate(
         smoothness,
     )
     found = {"lr": known.get("lr") or lr_response, "guide": known.get("guide") or guide_response}
-    return Estimate(model.replace(operators={**known, **found}), residual, r_squared)
+    filled = linear.replace(operators={**known, **found}, offset=model.offset)
+    if known.get("guide") is None:
+        filled = filled.replace(offset={**model.offset, "guide": model.offset.get("guide", 0) + offset})
+    return Estimate(filled, residual, r_squared)

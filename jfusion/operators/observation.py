@@ -25,11 +25,14 @@ class ObservationModel:
         operators: by key of the observation; None where the operator is not known and has to be estimated.
         grid: where the low-resolution pixels lie; always known.
         noise: standard deviation of the noise by key, in the units of the images; a key that is absent is unknown.
+        offset: what a sensor adds to whatever it sees, such as path radiance, one a band by key, in the units of the
+            images; a key that is absent adds nothing. The operators, being linear, are without it, see `linear`.
     """
 
     operators: dict[str, LinearOperator | None]
     grid: Grid = static_field()
     noise: dict[str, Array] = dataclasses.field(default_factory=dict)
+    offset: dict[str, Array] = dataclasses.field(default_factory=dict)
 
     def __getitem__(self, key: str) -> LinearOperator:
         operator = self.operators.get(key)
@@ -42,7 +45,13 @@ class ObservationModel:
 
     def __call__(self, x: Array) -> Observation:
         """What every sensor with a known operator would see of the scene ``x``."""
-        return {key: operator(x) for key, operator in self.operators.items() if operator is not None}
+        seen = {key: operator(x) for key, operator in self.operators.items() if operator is not None}
+        return {key: image + self.offset[key] if key in self.offset else image for key, image in seen.items()}
+
+    def linear(self, observation: Observation) -> tuple[Observation, ObservationModel]:
+        """An observation less what the sensors add, and the model of that."""
+        images = {key: image - self.offset[key] if key in self.offset else image for key, image in observation.items()}
+        return images, self.replace(offset={})
 
     @property
     def ratio(self) -> int:
@@ -62,9 +71,9 @@ class ObservationModel:
 def scaled(
     observation: Observation, model: ObservationModel, factor: float | Array
 ) -> tuple[Observation, ObservationModel]:
-    """Images and noise levels times ``factor``; the operators, being linear, stay as they are."""
-    images, noise = jax.tree.map(lambda x: x * factor, (observation, model.noise))
-    return images, model.replace(noise=noise)
+    """Images, noise levels and offsets times ``factor``; the operators, being linear, stay as they are."""
+    images, noise, offset = jax.tree.map(lambda x: x * factor, (observation, model.noise, model.offset))
+    return images, model.replace(noise=noise, offset=offset)
 
 
 def relative_residual(predicted: Array, observed: Array) -> Array:

@@ -92,7 +92,7 @@ class Network:
                 f"the guide must have {model.ratio} times the {lr[0]} x {lr[1]} pixels of lr, but has {guide[0]} x "
                 f"{guide[1]}; crop both to the same area."
             )
-        result = self.module(*scaled(observation, model, 1 / self.scale), **options)
+        result = self.module(*scaled(*model.linear(observation), 1 / self.scale), **options)
         if isinstance(result, jax.Array):
             return result * self.scale
         return result._replace(product=result.product * self.scale, estimates=result.estimates * self.scale)
@@ -355,8 +355,8 @@ def _unit(target: jax.Array) -> float:
 
 
 def _over(data: Simulation, scale: float) -> Simulation:
-    """The pairs in units of ``scale``."""
-    return Simulation(*scaled(data.observation, data.model, 1 / scale), data.target / scale)
+    """The pairs in units of ``scale``, without what their sensors add."""
+    return Simulation(*scaled(*data.model.linear(data.observation), 1 / scale), data.target / scale)
 
 
 def _batches(records: Iterator[dict[str, np.ndarray]]) -> Iterator[Batch]:
