@@ -280,18 +280,19 @@ def consistent(
     In float32 at least. Conjugate gradients from ``product``, whose steps stay in the span of the adjoints and so
     approach the smallest correction. Where noise keeps the images from agreeing, the result is a least-squares one of
     relative errors, and fits the noise. Differentiable in reverse mode in ``product`` and ``observation``; what the
-    observation weighs, and the model, count as fixed.
+    observation weighs, and the model, count as fixed. A guide whose response was estimated from the pair is left out:
+    what the bands of `lr` do not explain of it would be forced upon them.
 
     Args:
         product: ``(batch, height, width, band)``.
         observation: what the sensors gave.
-        model: its operators; those that are not known are left out.
+        model: its operators; those that are not known, and an estimated one of the guide, are left out.
         steps, tolerance: of `jfusion.solvers.cg.conjugate_gradient`.
 
     Raises:
         InputError: no operator is known.
     """
-    known = {k: operator for k, operator in model.operators.items() if operator is not None}
+    known = {k: v for k, v in model.operators.items() if v is not None and (k != "guide" or k not in model.estimated)}
     if not known:
         raise InputError(
             "an exact product agrees with what known sensors saw, but no operator of the observation model is known; "

@@ -58,8 +58,8 @@ class Estimate:
     """Operators estimated from a pair, and how far they explain it.
 
     Attributes:
-        model: the given model with its unknown operators filled in, and the offset of the guide where its response was
-            unknown.
+        model: the given model with its unknown operators filled in; where the guide's response was unknown, with the
+            offset c of the guide and, as its noise, what remains of it at low resolution.
         residual: ``|R lr + c - H guide| / |H guide|`` of every guide band, ``(l,)``, away from the border.
         r_squared: share of the variance of ``H guide`` that ``R lr + c`` explains, ``(l,)``, away from the border.
     """
@@ -224,7 +224,7 @@ def _estimate(
     size: int,
     boundary: Boundary,
     smoothness: tuple[float, float | None],
-) -> tuple[LinearOperator, LinearOperator, Array, Array, Array]:
+) -> tuple[LinearOperator, LinearOperator, Array, Array, Array, Array]:
     lr, guide = observation["lr"], observation["guide"]
     margin = _margin(size, grid.ratio)
     weight = valid.astype(lr.dtype)[None, ..., None]
@@ -268,7 +268,8 @@ def _estimate(
     offset = jnp.where(free, _mean(seen - predicted, inner), 0)
     error, energy = jnp.sum(inner * (predicted + offset - seen) ** 2, axes), jnp.sum(inner * seen**2, axes)
     variance = jnp.sum(inner * (seen - _mean(seen, inner)) ** 2, axes)
-    return spatial, spectral, offset, jnp.sqrt(error / energy), 1 - error / variance
+    remains = jnp.sqrt(error / jnp.maximum(lr.shape[0] * inner.sum(), 1))
+    return spatial, spectral, offset, remains, jnp.sqrt(error / energy), 1 - error / variance
 
 
 def estimate(
@@ -303,7 +304,7 @@ def estimate(
     Raises:
         InputError: shapes that do not fit each other, the grid or the PSF's size, or too few valid pixels.
     """
-    images, linear = model.linear(observation)
+    images, _ = model.linear(observation)
     lr, guide = images["lr"], images["guide"]
     grid = model.grid
     size = 4 * grid.ratio + 1 if size is None else size
@@ -336,7 +337,7 @@ def estimate(
     if support.shape != shape:
         raise InputError(f"support must be (guide bands, lr bands) = {shape}, but is {support.shape}.")
     known = model.operators
-    lr_response, guide_response, offset, residual, r_squared = _estimate(
+    lr_response, guide_response, offset, remains, residual, r_squared = _estimate(
         {"lr": lr, "guide": guide},
         one_psf(known.get("lr")),
         known.get("guide"),
@@ -347,8 +348,10 @@ def estimate(
         boundary,
         smoothness,
     )
-    found = {"lr": known.get("lr") or lr_response, "guide": known.get("guide") or guide_response}
-    filled = linear.replace(operators={**known, **found}, offset=model.offset)
-    if known.get("guide") is None:
-        filled = filled.replace(offset={**model.offset, "guide": model.offset.get("guide", 0) + offset})
+    responses = {"lr": lr_response, "guide": guide_response}
+    found = {key: response for key, response in responses.items() if known.get(key) is None}
+    filled = model.replace(operators={**known, **found}, estimated=(*model.estimated, *found))
+    if "guide" in found:
+        offset = {**model.offset, "guide": model.offset.get("guide", 0) + offset}
+        filled = filled.replace(noise={**model.noise, "guide": remains}, offset=offset)
     return Estimate(filled, residual, r_squared)

@@ -27,12 +27,14 @@ class ObservationModel:
         noise: standard deviation of the noise by key, in the units of the images; a key that is absent is unknown.
         offset: what a sensor adds to whatever it sees, such as path radiance, one a band by key, in the units of the
             images; a key that is absent adds nothing. The operators, being linear, are without it, see `linear`.
+        estimated: keys of the operators that were estimated from the pair itself, see `jfusion.operators.estimate`.
     """
 
     operators: dict[str, LinearOperator | None]
     grid: Grid = static_field()
     noise: dict[str, Array] = dataclasses.field(default_factory=dict)
     offset: dict[str, Array] = dataclasses.field(default_factory=dict)
+    estimated: tuple[str, ...] = static_field(default=())
 
     def __getitem__(self, key: str) -> LinearOperator:
         operator = self.operators.get(key)

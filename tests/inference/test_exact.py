@@ -16,6 +16,7 @@ from jfusion.operators import relative_residual
 from jfusion.operators.estimate import estimate
 from jfusion.training import weights
 from jfusion.training.loop import Network, build
+from unrolled.stages import consistent
 
 SIZES = {"stages": 2, "width": 4}
 
@@ -77,3 +78,22 @@ def test_only_unrolled_networks_are_asked() -> None:
     pair = simulate(np.ones((8, 8, 3), np.float32), (480.0, 560.0, 655.0), Protocol(ratio=2, guide_bands=("B8",)))
     with pytest.raises(InputError, match="fuse is classical"):
         run(catalogue.get("fuse"), pair.observation, pair.model, exact=True)
+
+
+def test_a_guide_whose_response_was_estimated_is_not_forced_upon_the_product() -> None:
+    """Two bands that are the same mixture of lr but for noise: their difference would be inverted."""
+    image = scenes.load("landsat8_tiny")["msi"].select([1, 2, 3])
+    pair = simulate(image.physical()[:24, :24], image.wavelengths, Protocol(ratio=2, guide_bands=("B8",), seed=1))
+    noise = 0.01 * np.random.default_rng(0).standard_normal(pair.observation["guide"].shape, np.float32)
+    observation = {
+        **pair.observation,
+        "guide": np.concatenate([pair.observation["guide"] + n for n in (noise, -noise)], -1),
+    }
+    model = estimate(observation, pair.model.replace(operators={**pair.model.operators, "guide": None})).model
+    assert model.estimated == ("guide",)
+    error = {
+        tuple(held.estimated): float(np.sqrt(np.mean((consistent(pair.target, observation, held) - pair.target) ** 2)))
+        for held in (model, model.replace(estimated=()))
+    }
+    assert error["guide",] < 1e-4
+    assert error[()] > 0.003
