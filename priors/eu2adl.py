@@ -33,7 +33,7 @@ from priors.coupled import clamp, clamp_kernels, he_conv
 from priors.degradation import Degradation, unknown_parts
 from priors.fit import Plan, Schedule, Stage, fitter
 from priors.pair import Pair, misfits, sum_l1
-from priors.sensing import sensing_loss
+from priors.sensing import SIMPLEX_SENSORS, sensing_loss
 
 SHARE = 5e-4
 """The weights omega and mu of eq. 13."""
@@ -248,7 +248,8 @@ def fit_eu2adl(
         degradation = Attention(pair, bands, rngs=rngs) if attention else Degradation(model, bands)
         return Eu2adl(bands, degradation, rngs=rngs, **sizes)
 
-    return Plan(build, pair, (FUSION,) if known else (SENSORS, FUSION), scale)
+    sensors = SENSORS if attention else SIMPLEX_SENSORS
+    return Plan(build, pair, (FUSION,) if known else (sensors, FUSION), scale)
 
 
 EU2ADL = System(

@@ -473,11 +473,11 @@ def _run(
             )
         loss = float(iterate.loss.mean())
         state = dataclasses.replace(state, iterate=iterate, losses=[*state.losses, loss])
-        state = _watch(program, watched, state, stopping, step)
         if seconds is not None and step < state.total:
             left = seconds - (now - begun)
             more = 0 if left <= 0 else math.ceil(left / pace) if pace else planned
             state = dataclasses.replace(state, total=min(planned, step + more))
+        state = _watch(program, watched, state, stopping, step)
         after(state, step)
         if step > steps:
             pace = (now - started) / steps

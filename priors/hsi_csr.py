@@ -19,7 +19,7 @@ from jax.nn.initializers import variance_scaling
 from jfusion.catalogue import Bands, Fitted, Paper, System
 from jfusion.layers.conv import Conv
 from jfusion.layers.responses import LearnedSrf
-from jfusion.operators import Observation, ObservationModel, SpectralResponse
+from jfusion.operators import Observation, ObservationModel, SpectralResponse, one_psf
 from jfusion.progress import Progress, silent
 from jfusion.tasks import SPATIOSPECTRAL
 from priors.fit import Falling, Plan, Schedule, Stage, fit, fitter
@@ -72,7 +72,7 @@ class Design(nnx.Module):
 def fusion_loss(generator: SpectralNetwork, pair: Pair, key: Array) -> tuple[Array, Array]:
     """``(50 |B f(Z) - Y|^2 + 50 |f(B Z) - Y|^2 + |R f(Z) - Z|^2) / 2``, sums; the output is f(Z)."""
     y, z = pair.observation["lr"], pair.observation["guide"]
-    product, coarse = generator(z), generator(pair.model["lr"](z))
+    product, coarse = generator(z), generator(one_psf(pair.model["lr"])(z))
     lr, guide = misfits(half_l2, pair.model, product, pair)
     return SPECTRAL * (lr + half_l2(coarse, y, pair.weight["lr"])) + guide, product
 

@@ -26,7 +26,7 @@ from priors.coupled import he_conv
 from priors.degradation import Degradation, unknown_parts
 from priors.fit import Plan, Schedule, Stage, fitter
 from priors.pair import Pair, degraded, mean_l1, misfits
-from priors.sensing import project_sensors, sensing_loss
+from priors.sensing import SIMPLEX_SENSORS, project_sensors, sensing_loss
 from priors.udaln import doubled
 
 MIXED = 60
@@ -190,7 +190,12 @@ def image_loss(module: M2UNet, pair: Pair, key: Array) -> tuple[Array, tuple[Arr
     return lr + guide, (product, model)
 
 
-SENSORS = Stage(sensing_loss, 6000, Schedule(1e-3, hold=1 / 2), trainable=("degradation",), project=project_sensors)
+SENSORS = {
+    "clipped": Stage(
+        sensing_loss, 6000, Schedule(1e-3, hold=1 / 2), trainable=("degradation",), project=project_sensors
+    ),
+    "softmax": SIMPLEX_SENSORS,
+}
 MAPPING = Stage(mapping_loss, 4000, Schedule(4e-3, hold=1 / 2), trainable=("mapping",))
 IMAGE = Stage(image_loss, 14_000, Schedule(4e-3, hold=1 / 2), trainable=("generator",))
 
@@ -219,7 +224,7 @@ def fit_m2u_net(
         degradation = Degradation(model, bands, (constraint, constraint))
         return M2UNet(bands, degradation, rngs=nnx.Rngs(key), width=width, scales=scales)
 
-    return Plan(build, pair, (MAPPING, IMAGE) if known else (SENSORS, MAPPING, IMAGE), scale)
+    return Plan(build, pair, (MAPPING, IMAGE) if known else (SENSORS[constraint], MAPPING, IMAGE), scale)
 
 
 M2U_NET = System(
@@ -241,7 +246,7 @@ M2U_NET = System(
     method=Fitted(
         generator=DualUNet,
         fit=fit_m2u_net,
-        steps=SENSORS.steps + MAPPING.steps + IMAGE.steps,
+        steps=SENSORS["clipped"].steps + MAPPING.steps + IMAGE.steps,
         note="Adam, linear to 0 from half of each stage: 6000 steps on B and R at 1e-3, 4000 on F1 and F2 at 4e-3, "
         "14,000 on the U-Nets at 4e-3.",
         tiny={"width": 8, "scales": 2},

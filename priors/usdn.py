@@ -30,6 +30,9 @@ ANGLE = 1 / 20
 COSINE = 1 - 1e-6
 """Largest cosine whose angle has a finite derivative."""
 
+VANISHING = 1e-16
+"""Square of a map's length below which it counts as so long, for the derivative of the length."""
+
 
 class Encoder(nnx.Module):
     """Codes of the pixels of one image.
@@ -109,8 +112,8 @@ def angle(predicted: Array, observed: Array, weight: Array) -> Array:
     def product(a: Array, b: Array) -> Array:
         return jnp.sum(a * b * weight, (-3, -2))
 
-    base = jnp.sqrt(product(predicted, predicted) * product(observed, observed))
-    cosine = product(predicted, observed) / (base + EPSILON)
+    one, other = (jnp.sqrt(jnp.maximum(product(x, x), VANISHING)) for x in (predicted, observed))
+    cosine = product(predicted, observed) / (one * other + EPSILON)
     return jnp.mean(jnp.arccos(jnp.minimum(cosine, COSINE))) / jnp.pi
 
 
@@ -187,9 +190,8 @@ USDN = System(
     "on Y, the second at an error of 1e-5 and the last by the truth. Its step on the angle after every 20 on Z, which "
     "has an Adam of its own, is a term of weight 1 / 20. The entropy of the codes of Z has the weight 1e-4 that the "
     "release sets but does not use. Weights and rate stay constant, as in the release, where their decay has no "
-    "effect. Pixels of Z that stand for low-resolution ones are the nearest on the pair's grid. In both encoders beta "
-    "sees the guide's bands; in the release that of Z sees its first layer. The pair is scaled to a largest magnitude "
-    "of one.",
+    "effect. Pixels of Z that stand for low-resolution ones are the nearest on the pair's grid. The pair is "
+    "scaled to a largest magnitude of one.",
     parameters=(1778, Bands(31, 3, 32)),
     needs_model=True,
 )

@@ -391,7 +391,10 @@ def register(observation: Observation, model: ObservationModel, valid: Array | N
     affine = fitted(start, STIFF_LEVELS, STIFF * np.eye(len(bending)), everything)
     tries = {deviation: fitted(affine, LEVELS, bending / deviation**2, squares) for deviation in BENDING}
     left = {deviation: float(_left(sharp, 1 - squares, basis, unknowns)) for deviation, unknowns in tries.items()}
-    chosen = next(deviation for deviation, value in left.items() if value <= WORSE * min(left.values()))
+    good = (deviation for deviation, value in left.items() if value <= WORSE * min(left.values()))
+    chosen = next(
+        good, BENDING[0]
+    )  # where the valid pixels are all in squares that take part, or in none, nothing tells
     unknowns = fitted(affine, LEVELS, bending / chosen**2, everything)
     return Registration(*_found(sharp, basis, unknowns, size, cells))
 

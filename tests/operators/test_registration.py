@@ -107,6 +107,13 @@ def test_pixels_that_do_not_count_do_no_harm() -> None:
     assert missed(found.displacement, DISPLACEMENTS["fraction"]) < 0.1
 
 
+def test_valid_pixels_in_one_square_of_those_held_out_bend_least() -> None:
+    """No other is left to say how much the surface may bend."""
+    observation = {"lr": seen(DISPLACEMENTS["fraction"])["lr"][:, :, :24], "guide": SRF(TARGET)[:, :, :48]}
+    valid = jnp.zeros((24, 24), bool).at[:6, :6].set(True)
+    assert jnp.isfinite(register(observation, MODEL, valid).displacement).all()
+
+
 @pytest.mark.parametrize("name", ["fraction", "field"])
 def test_image_comes_back_in_its_place(name: str) -> None:
     true = jnp.asarray(DISPLACEMENTS[name], jnp.float32)

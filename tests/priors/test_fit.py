@@ -3,6 +3,7 @@
 import dataclasses
 from functools import partial
 from inspect import signature
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -182,6 +183,16 @@ def test_budget_shortens_the_schedule(pair):
     stage = Stage(regression_loss, 10**9, Schedule(1e-2, hold=0.0))
     fit(Regression, pair, (stage,), key=jax.random.key(0), budget=1.0, progress=lambda *c: calls.append(c))
     assert calls[-1][0] == calls[-1][1] < 10**8
+
+
+def test_what_a_budget_ends_between_two_looks_is_kept(pair, monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr("priors.fit.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    calls = []
+    done = fit(Regression, pair, (PLAIN,), key=jax.random.key(0), stopping=Stopping(every=100), budget=2.5,
+               progress=lambda *call: calls.append(call))  # fmt: skip
+    assert 0 < calls[-1][0] == calls[-1][1] < 100
+    assert not np.array_equal(done.module.weight[...], Regression(jax.random.key(0)).weight[...])
 
 
 def test_a_loss_that_is_not_finite_names_its_step(pair):

@@ -8,7 +8,7 @@ from flax import nnx
 
 from jfusion.catalogue import Bands
 from jfusion.errors import InputError
-from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf
+from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf, psf_kernel
 from priors.hsi_csr import FUSION, OPTIMISER, SpectralNetwork, design_response, fit_hsi_csr, fusion_loss
 from priors.pair import Pair
 
@@ -33,6 +33,15 @@ def test_loss_is_the_papers(scene):
     squares = [jnp.sum((a - b) ** 2) for a, b in ((model["lr"](f(z)), y), (f(model["lr"](z)), y), (f(z) @ SRF.T, z))]
     assert float(value) == pytest.approx(float(25 * squares[0] + 25 * squares[1] + squares[2] / 2), rel=1e-4)
     np.testing.assert_allclose(product, f(z), rtol=1e-5, atol=1e-6)
+
+
+def test_psfs_of_many_bands_blur_the_guide_as_one(scene):
+    observation, model, _ = simulated(scene)
+    banded = psf_kernel(gaussian_psf(0.85, GRID))[..., None] * jnp.ones(12)
+    many = model.replace(operators=model.operators | {"lr": SpatialResponse(banded, 2, GRID.phase, "circular")})
+    f = SpectralNetwork(BANDS, rngs=nnx.Rngs(0), **SIZES)
+    values = [nnx.jit(fusion_loss)(f, Pair.of(observation, m), jax.random.key(0))[0] for m in (model, many)]
+    assert float(values[0]) == pytest.approx(float(values[1]), rel=1e-4)
 
 
 def test_rate_falls_to_a_tenth_twice():

@@ -48,6 +48,13 @@ def test_losses_are_the_papers(scene, module):
     assert float(value) == pytest.approx(float(expected), rel=1e-4)
 
 
+@pytest.mark.parametrize("value", [0.0, 1e-20])
+def test_angle_to_a_map_that_vanishes_has_a_derivative(value):
+    one, ones = jnp.full((1, 2, 2, 1), value), jnp.ones((1, 2, 2, 1))
+    for pair in ((one, ones), (ones, one)):
+        assert all(jnp.isfinite(slope).all() for slope in jax.grad(angle, (0, 1))(*pair, ones))
+
+
 def test_angle_is_between_maps():
     a = jnp.zeros((1, 2, 2, 3)).at[0, 0, 0].set(1.0)
     b = jnp.stack([a[..., 0], 2 * a[..., 0] + 2 * jnp.roll(a[..., 0], 1, -1), jnp.roll(a[..., 0], 1, -1)], -1)
