@@ -5,7 +5,8 @@
     python -m experiments.compare --smoke --out runs/smoke
 
 Jasper Ridge is fused from a hyperspectral image at ratio 4 (35 dB) and Landsat-8's multispectral bands (40 dB);
-Momotombo is pansharpened, both images one ratio lower. Untrained networks also fuse Jasper Ridge blind: neither PSF nor
+Momotombo is pansharpened, and Sentinel-2's bands of 20 m are fused with those of 10 m, both images one ratio lower.
+Untrained networks also fuse Jasper Ridge blind: neither PSF nor
 spectral response is told. A system learns on one region, chooses its step on a held-out part of it and is judged on
 another region. Every run is the system's own script in a process of its own, so that memory is its own and a kill costs
 what lies behind its last checkpoint: the same command goes on, and what is finished is not run again. A run that took

@@ -50,7 +50,7 @@ COLUMNS = (
 
 EXACT = (
     "PSNR, exact: of the image nearest to the product in which both sensors see what they saw (`exact=True`), with "
-    "sensors estimated from the pair where they are not known."
+    "sensors estimated from the pair where they are not known; a guide of estimated response is left out."
 )
 
 

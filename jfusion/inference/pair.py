@@ -13,6 +13,7 @@ from jax import Array
 
 from jfusion import sensors
 from jfusion.data.geometry import PairGeometry, pair_grid
+from jfusion.data.geotiff import holds
 from jfusion.data.scene import Scene
 from jfusion.errors import InputError
 from jfusion.operators import Grid, Observation, ObservationModel, SpatialResponse, SpectralResponse, mtf_response
@@ -265,7 +266,11 @@ def check_valid(pair: Pair) -> None:
     """Raises InputError where no pixel is valid in both images."""
     for scene in (pair.lr, pair.guide):
         if not scene.valid.any():
-            raise InputError(f"{scene.name} is nodata wherever both images overlap; check its nodata value.")
+            empty = [str(band + 1) for band in range(scene.bands) if scene.nodata is not None
+                     and np.array_equal(scene.image[..., band], np.full_like(scene.image[..., band], scene.nodata),
+                                        equal_nan=scene.image.dtype.kind == "f")]  # fmt: skip
+            advice = f"leave out its empty bands ({', '.join(empty)})" if empty else "check its nodata value"
+            raise InputError(f"{scene.name} is nodata wherever both images overlap; {advice}.")
     if not pair.valid.any():
         raise InputError(f"{pair.lr.name} and {pair.guide.name} have no valid pixel in common; check their nodata.")
 
@@ -327,16 +332,18 @@ def product_outline(
 ) -> Scene:
     """The product's metadata: on the guide's grid, with the bands, numbers and data type of ``lr``; its image is zero.
 
-    The nodata value is that of ``lr``, or an `unused` one of ``dtype``, that of ``lr`` by default, where only the guide
-    can have invalid pixels or the product is ``masked`` otherwise, or none.
+    The nodata value is that of ``lr``, or an `unused` one of ``dtype``, that of ``lr`` by default, where it cannot hold
+    that, or only the guide can have invalid pixels, or the product is ``masked`` otherwise, or none.
     """
-    masked = masked or guide.nodata is not None or guide.mask is not None or lr.mask is not None
+    dtype = lr.image.dtype if dtype is None else dtype
+    kept = lr.nodata is not None and holds(dtype, lr.nodata)
+    masked = masked or any(value is not None for value in (lr.nodata, guide.nodata, guide.mask, lr.mask))
     return dataclasses.replace(
         lr,
         image=np.broadcast_to(np.zeros((), lr.image.dtype), (guide.height, guide.width, lr.bands)),
         name=name,
         mask=None,
-        nodata=unused(lr.image.dtype if dtype is None else dtype) if lr.nodata is None and masked else lr.nodata,
+        nodata=lr.nodata if kept else unused(dtype) if masked else None,
         transform=guide.transform,
         crs=guide.crs,
     )

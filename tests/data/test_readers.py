@@ -388,3 +388,24 @@ def test_objects_in_matlab_files_are_not_run(tmp_path):
     np.testing.assert_array_equal(readers.read(path).image, IMAGE)
     with pytest.raises(InputError, match="no real numbers"):
         readers.read(path, "thing")
+
+
+def test_a_stack_of_several_types_is_read_in_one_that_holds_all(tmp_path):
+    numbers = {"small": np.array([[1, 255]], np.uint8), "large": np.array([[40000, 2]], np.uint16)}
+    for name, values in numbers.items():
+        geotiff.write(tmp_path / f"{name}.tif", Scene(values[..., None]))
+    bands = "".join(
+        f'<VRTRasterBand dataType="{kind}" band="{band}"><SimpleSource><SourceFilename relativeToVRT="1">{name}.tif'
+        "</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>"
+        for band, (name, kind) in enumerate((("small", "Byte"), ("large", "UInt16")), 1)
+    )
+    path = tmp_path / "stack.vrt"
+    path.write_text(f'<VRTDataset rasterXSize="2" rasterYSize="1">{bands}</VRTDataset>')
+    image = readers.read(path).image
+    assert image.dtype == np.uint16
+    np.testing.assert_array_equal(image[0], [[1, 40000], [255, 2]])
+
+
+def test_a_raster_has_no_keys(tmp_path):
+    with pytest.raises(InputError, match="leave out its key"):
+        readers.read(files.tiff(tmp_path), key="cube")

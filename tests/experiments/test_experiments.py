@@ -132,8 +132,9 @@ def test_mistakes_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "guide"), [("landsat8_liverpool", ()), ("landsat8_momotombo", ()), ("jasper_ridge", ("B8",)),
-                        ("jasper_ridge", ("B2", "B3", "B4", "B5")), ("aviris_california", ("B2", "B3", "B4"))]
+    ("data", "guide"), [("landsat8_liverpool", ()), ("landsat8_momotombo", ()), ("sentinel2_fields", ()),
+                        ("jasper_ridge", ("B8",)), ("jasper_ridge", ("B2", "B3", "B4", "B5")),
+                        ("aviris_california", ("B2", "B3", "B4"))]
 )  # fmt: skip
 def test_default_systems_beat_interpolation(data: str, guide: tuple[str, ...]) -> None:
     where = place(data, dataclasses.replace(PROTOCOL, guide_bands=guide or PROTOCOL.guide_bands))

@@ -11,7 +11,7 @@ from affine import Affine
 
 from jfusion import catalogue
 from jfusion.catalogue import Fit
-from jfusion.data import geotiff
+from jfusion.data import geotiff, readers
 from jfusion.data.scene import Scene
 from jfusion.data.simulate import reduce
 from jfusion.errors import InputError
@@ -180,3 +180,21 @@ def test_digital_numbers_need_no_conversion(scene: np.ndarray) -> None:
         for kind in (np.uint16, np.float32)
     ]  # fmt: skip
     np.testing.assert_allclose(*products, rtol=1e-5)
+
+
+def test_a_nodata_value_that_the_output_cannot_hold_gives_way(tmp_path, scene) -> None:
+    for name, image in zip(("lr", "guide"), pair_with_gaps(scene), strict=True):
+        values = np.where(image.valid[..., None], 1000 * image.image, np.nan).astype(np.float32)
+        geotiff.write(tmp_path / f"{name}.tif", dataclasses.replace(image, image=values, nodata=np.nan))
+    fuse(tmp_path / "lr.tif", tmp_path / "guide.tif", tmp_path / "out.tif", system="cubic", dtype="uint16")
+    product = readers.read(tmp_path / "out.tif")
+    assert (product.image.dtype, product.nodata) == (np.uint16, 0)
+    assert 0 < np.count_nonzero(product.mask) < product.mask.size
+
+
+def test_empty_bands_are_named(scene) -> None:
+    lr, guide = pair_with_gaps(scene)
+    image = lr.image.copy()
+    image[..., [2, 5]] = lr.nodata
+    with pytest.raises(InputError, match=r"leave out its empty bands \(3, 6\)"):
+        make_pair(dataclasses.replace(lr, image=image, mask=np.zeros(image.shape[:2], bool)), guide)

@@ -6,8 +6,11 @@ import pytest
 
 from jfusion import catalogue
 from jfusion.catalogue import Bands
+from jfusion.data import scenes
 from jfusion.data.simulate import Protocol, reduce, simulate
+from jfusion.inference.pair import make_pair
 from jfusion.inference.run import run
+from jfusion.metrics import rmse
 from jfusion.training.loop import Network, build, train
 
 ADDED = jnp.asarray([0.07, -0.02])
@@ -68,3 +71,19 @@ def test_a_guide_that_lr_does_not_explain_is_told(pair) -> None:
     note = run(catalogue.get("fuse"), {**plain.observation, "guide": guide}, unknown).note
     assert "; lr explains " in note
     assert note.endswith(" of the guide's band 2")
+
+
+def test_fuse_does_not_follow_a_guide_that_lr_does_not_explain() -> None:
+    """One band of the shortwave infrared, by visible and near infrared ones."""
+    images = scenes.load("sentinel2_fields")
+    lr, guide = (
+        images["msi"].crop(slice(0, 48), slice(0, 48)).select([5]),
+        images["guide"].crop(slice(0, 96), slice(0, 96)),
+    )
+    pair = make_pair(lr, guide)
+    data = reduce(pair.observation, pair.model)
+    errors = [
+        float(rmse(run(catalogue.get(name), data.observation, data.model).product[0], data.target[0]))
+        for name in ("fuse", "cubic")
+    ]
+    assert errors[0] < 0.8 * errors[1]

@@ -25,8 +25,8 @@ def read(path: str | Path, key: str | None = None, nodata: float | None = None) 
         the scene in the file's own numbers, `(height, width, band)`; its mask is False wherever any band is nodata.
 
     Raises:
-        InputError: no such file or array, another format, a damaged or cut file, sizes that the file cannot hold, text
-            or complex numbers, nothing but nodata, or NaN or infinite values outside nodata.
+        InputError: no such file or array, a key of a raster, another format, a damaged or cut file, sizes that the file
+            cannot hold, text or complex numbers, nothing but nodata, or NaN or infinite values outside nodata.
     """
     path = existing_file(path)
     start = head(path)
@@ -36,9 +36,11 @@ def read(path: str | Path, key: str | None = None, nodata: float | None = None) 
         return matlab.read(path, key, nodata)
     if start.startswith(HDF5_MAGIC) or start[512:].startswith(HDF5_MAGIC):
         return hdf5.read(path, key, nodata)
-    if geotiff.driver_of(path):
+    raster, pair = geotiff.driver_of(path), envi.find(path)
+    if key is not None and (raster or pair):
+        raise InputError(f"{path} holds no arrays of which {key!r} could be one, but a raster; leave out its key.")
+    if raster:
         return geotiff.read(path, nodata)
-    pair = envi.find(path)
     if pair is not None:
         return envi.read(*pair, nodata)
     raise InputError(

@@ -104,7 +104,7 @@ class WindowedReader:
         (top, bottom, _), (left, right, _) = rows.indices(self.shape[0]), cols.indices(self.shape[1])
         window = Window(left, top, right - left, bottom - top)
         with guard(self.path, "a raster"), rasterio.Env(**READING):
-            image = native(np.moveaxis(self._dataset.read(self._indexes, window=window), 0, -1))
+            image = native(self._samples(window))
             flags = _mask_flags(self._dataset, self._indexes)
             by_alpha = MaskFlags.alpha in flags  # GDAL takes any band that is marked so
             complete = by_alpha or flags == {MaskFlags.all_valid}
@@ -113,6 +113,12 @@ class WindowedReader:
                 opaque = (self._dataset.read(self._alpha, window=window) > 0).all(axis=0)
                 mask = opaque if mask is None else mask & opaque
         return finish(self.path, replace(scene, image=image, mask=mask), self._nodata)
+
+    def _samples(self, window: Window) -> np.ndarray:
+        """The bands, of several types in one that holds all: rasterio reads but one type at once."""
+        if len({self._dataset.dtypes[index - 1] for index in self._indexes}) == 1:
+            return np.moveaxis(self._dataset.read(self._indexes, window=window), 0, -1)
+        return np.stack([self._dataset.read(index, window=window) for index in self._indexes], -1)
 
 
 @contextmanager
