@@ -63,7 +63,7 @@ LARGEST = 8
 """Ratio that one convolution bridges; a larger one takes several."""
 
 TINY = 1e-24
-"""Squared norm below which taps are not divided by it, PyTorch's."""
+"""Squared norm below which taps are not divided by it: PyTorch divides by its root instead, a derivative of 1e12."""
 
 
 def _conv(inputs: int, outputs: int, window: int = 3, *, rngs: nnx.Rngs) -> Conv:
@@ -190,7 +190,8 @@ def filtered(x: Array, filters: list[Array]) -> Array:
             weight = weights[..., k, :]
             total += weight * jax.lax.slice_in_dim(wide, k, k + size, axis=axis)
             power += weight**2
-        x = total * jax.lax.rsqrt(jnp.maximum(power, TINY))
+        some = power > TINY
+        x = jnp.where(some, total * jax.lax.rsqrt(jnp.where(some, power, 1)), total)
     return x
 
 

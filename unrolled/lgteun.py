@@ -74,6 +74,9 @@ from unrolled.stages import Options, Stages, Unroll, finish, run_stages
 HALF = Grid.nested(2)
 """The step between the two scales of a prior."""
 
+ROUNDING = 1e-5
+"""Share of the real part up to which an imaginary one is rounding."""
+
 SILENT = 1e-20
 """Energy of a frequency below which it has no phase."""
 
@@ -113,11 +116,15 @@ class Resizing(nnx.Module):
 
 
 def polar(spectrum: Array) -> tuple[Array, Array]:
-    """Amplitude and phase, both zero where there is next to nothing, so that their derivatives are finite."""
+    """Amplitude and phase, both zero where there is next to nothing, so that their derivatives are finite.
+
+    What is real but for rounding counts as real: the sign of that rounding would decide between phases of -pi and pi.
+    """
     energy = spectrum.real**2 + spectrum.imag**2
     loud = energy > SILENT
     amplitude = jnp.where(loud, jnp.sqrt(jnp.where(loud, energy, 1)), 0)
-    return amplitude, jnp.arctan2(jnp.where(loud, spectrum.imag, 0), jnp.where(loud, spectrum.real, 1))
+    turned = loud & (jnp.abs(spectrum.imag) > ROUNDING * jnp.abs(spectrum.real))
+    return amplitude, jnp.arctan2(jnp.where(turned, spectrum.imag, 0), jnp.where(loud, spectrum.real, 1))
 
 
 class Mixer(nnx.Module):

@@ -292,6 +292,7 @@ def consistent(
     Raises:
         InputError: no operator is known.
     """
+    observation, model = model.linear(observation)
     known = {k: v for k, v in model.operators.items() if v is not None and (k != "guide" or k not in model.estimated)}
     if not known:
         raise InputError(
@@ -402,8 +403,7 @@ def finish(
         made.append(consistent(made[-1], observation, model))
     if not options.get("stages"):
         return made[-1]
-    known = [k for k, operator in model.operators.items() if operator is not None]
-    residuals = {k: relative_residual(model[k](jnp.stack(made)), observation[k]) for k in known}
+    residuals = {k: relative_residual(seen, observation[k]) for k, seen in model(jnp.stack(made)).items()}
     return Stages(made[-1], jnp.stack(made), residuals, dict(steps or {}))
 
 

@@ -200,7 +200,7 @@ def deeply_supervised(network: SUN, observation: Observation, model: Observation
     height, width = target.shape[1:3]
     margin = min(model.ratio, (min(height, width) - 1) // 2)
     size = jnp.sqrt(jnp.mean(target**2, (1, 2, 3), keepdims=True))
-    errors = jnp.abs(result.estimates - target) / size
+    errors = jnp.abs(result.estimates - target) / jnp.where(size > 0, size, 1)
     errors = jnp.mean(errors[:, :, margin : height - margin, margin : width - margin], (1, 2, 3, 4))
     return errors[-1] + 0.3 * jnp.sum(errors[:-1]) / max(len(errors) - 1, 1)
 

@@ -11,7 +11,7 @@ With Y the low-resolution image, B its sensor's blur, S the decimation, and N th
 with products by pixel and
 
     tau = P / (B P)                         P the guide, with the mean and the deviation of each band of Y
-    W^2 = | 1 - |S B N - Y| tau |           the misfit interpolated; the network counts less where it disagrees with Y
+    W^2 = | 1 - |S B N - Y| tau |           the misfit interpolated: where it is small, the network counts less for it
 
 so that the spatial term asks for the details of high-pass modulation. It is solved by alternating directions with
 U = B X, V = X and multipliers T and Q, where * is the adjoint and all but the first step are divisions by pixel:

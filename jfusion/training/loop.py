@@ -92,7 +92,9 @@ class Network:
                 f"the guide must have {model.ratio} times the {lr[0]} x {lr[1]} pixels of lr, but has {guide[0]} x "
                 f"{guide[1]}; crop both to the same area."
             )
-        result = self.module(*scaled(*model.linear(observation), 1 / self.scale), **options)
+        if self.system.reads_model(self.sizes):
+            observation, model = model.linear(observation)
+        result = self.module(*scaled(observation, model, 1 / self.scale), **options)
         if isinstance(result, jax.Array):
             return result * self.scale
         return result._replace(product=result.product * self.scale, estimates=result.estimates * self.scale)
@@ -199,6 +201,8 @@ def train(
     if budget is not None and jax.process_count() > 1:
         raise InputError("a budget of seconds ends each process at another step; give a number of steps.")
     origin = _begun(system, data, seed, sizes, start)
+    if system.reads_model(origin.sizes):
+        data, validation = _linear(data), validation and _linear(validation)
     method = system.method
     assert isinstance(method, Trained)
     recipe = _asked(method.recipe, steps=steps, patch=patch, batch=batch, dtype=dtype, turn=turn)
@@ -354,9 +358,14 @@ def _unit(target: jax.Array) -> float:
     return float(np.quantile(values, UNIT) or values.max() or 1)
 
 
+def _linear(data: Simulation) -> Simulation:
+    """The pairs without what their sensors add."""
+    return Simulation(*data.model.linear(data.observation), data.target)
+
+
 def _over(data: Simulation, scale: float) -> Simulation:
-    """The pairs in units of ``scale``, without what their sensors add."""
-    return Simulation(*scaled(*data.model.linear(data.observation), 1 / scale), data.target / scale)
+    """The pairs in units of ``scale``."""
+    return Simulation(*scaled(data.observation, data.model, 1 / scale), data.target / scale)
 
 
 def _batches(records: Iterator[dict[str, np.ndarray]]) -> Iterator[Batch]:

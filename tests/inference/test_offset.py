@@ -54,6 +54,21 @@ def test_networks_learn_without_it(pair) -> None:
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
 
 
+def test_networks_that_do_not_read_the_model_see_the_guide_as_it_came(pair) -> None:
+    """Also where its sensors are estimated, for a product that agrees with `lr`."""
+    _, hazy = pair
+    sizes = {**SIZES, "physics": "free"}
+    network = Network(
+        catalogue.get("gppnn"), Bands(6, 2, 2), sizes, build(catalogue.get("gppnn"), Bands(6, 2, 2), sizes=sizes), 0.5
+    )
+    told = hazy.model.replace(estimated=("guide",))
+    plain = network(hazy.observation, hazy.model.replace(offset={}))
+    np.testing.assert_array_equal(network(hazy.observation, told), plain)
+    exact = network(hazy.observation, told, exact=True, stages=True)
+    np.testing.assert_array_equal(exact.estimates[-2], plain)
+    assert exact.residuals["lr"][-1] < 1e-3
+
+
 def test_it_is_found_where_the_response_is_not_known(pair) -> None:
     plain, hazy = pair
     unknown = plain.model.replace(operators={**plain.model.operators, "guide": None})

@@ -124,3 +124,10 @@ def test_features_of_earlier_stages_and_all_scales_come_along() -> None:
     decoders = [[layer.kernel.shape[2:] for layer in decoder.layers] for decoder in paper.generator.decoders]
     assert [first for first, _ in decoders] == [(1024, 512), (768, 256), (384, 128), (192, 128)]
     assert [head.outer.kernel.shape for head in paper.generator.heads] == [(1, 1, 217, 217)] * 3
+
+
+def test_taps_that_are_all_zero_have_a_derivative_within_bounds():
+    x, taps = jnp.ones((1, 4, 4, 2)), [jnp.zeros((1, 4, 4, 3, 2))] * 3
+    slopes = jax.grad(lambda first: jnp.sum(filtered(x, [first, *taps[1:]])))(taps[0])
+    assert jnp.abs(slopes).max() < 100
+    assert not filtered(x, taps).any()

@@ -109,3 +109,8 @@ def test_every_physics_learns(physics, pair) -> None:
 def test_windows_must_tile_the_field() -> None:
     with pytest.raises(InputError, match="twice the window, 16"):
         LGTEUN(BANDS, window=8, field=24, rngs=nnx.Rngs(0))
+
+
+def test_the_sign_of_rounding_is_no_phase():
+    _, phase = polar(jnp.asarray([-1 + 1e-8j, -1 - 1e-8j, -1, 1 + 1e-8j, -1 - 0.1j], jnp.complex64))
+    np.testing.assert_allclose(phase, [np.pi, np.pi, np.pi, 0, 0.1 - np.pi], atol=1e-3)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jfusion.catalogue import Bands
 from jfusion.operators import Grid, ObservationModel, SpatialResponse, SpectralResponse, gaussian_psf
 from jfusion.operators.psf import FWHM_PER_SIGMA, moving_psf
-from unrolled.sun import SUN, Likeness, principal_components
+from unrolled.sun import SUN, Likeness, deeply_supervised, principal_components
 
 SNR = 100.0
 
@@ -112,3 +112,14 @@ def test_mean_over_alike_pixels_stops_at_an_edge_of_the_guide() -> None:
     np.testing.assert_allclose(likeness(step, 100 * step, traits, 1), step, atol=1e-5)
     blurred = likeness(step, 0 * step, traits, 1)
     assert 0.05 < float(blurred[0, 0, 3, 0]) < 0.95
+
+
+def test_an_image_of_nothing_has_a_loss():
+    network = SUN(Bands(12, 3, 2), stages=1, rank=3, window=3, width=4, rngs=nnx.Rngs(0))
+    grid = Grid.nested(2)
+    response = SpatialResponse(gaussian_psf(0.8, grid), 2, grid.phase, "circular")
+    model = ObservationModel({"lr": response, "guide": SpectralResponse(jnp.eye(12)[:3])}, grid)
+    target = jnp.stack([jnp.zeros((12, 12, 12)), jax.random.uniform(jax.random.key(0), (12, 12, 12))])
+    value, slopes = nnx.value_and_grad(lambda net: deeply_supervised(net, model(target), model, target))(network)
+    assert jnp.isfinite(value)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
