@@ -295,7 +295,6 @@ def _cases(folder: Path) -> dict[str, tuple[list[str], str]]:
     blank = write(folder / "blank.tif", np.zeros((4, 16, 16), np.uint16), nodata=0)
     larger = [str(write(folder / "h.tif", image(4, 64))), str(write(folder / "i.tif", image(1, 128), step=15.0))]
     tiny = [str(write(folder / "m.tif", image(4, 2))), str(write(folder / "n.tif", image(1, 4), step=15.0))]
-    marked = str(write(folder / "j.tif", image(4, 16, np.int16), nodata=-32768))
     reflectance = str(write(folder / "k.tif", image(4, 16, np.float32) / 5000))
     large = str(write(folder / "l.tif", image(4, 64) + 300))
     return {
@@ -330,7 +329,6 @@ def _cases(folder: Path) -> dict[str, tuple[list[str], str]]:
         "report in a file": ([lr, guide, "--report", lr], "must be a folder"),
         "report in the output": ([lr, guide, "--report", str(folder / "out.tif")], "would replace"),
         "unknown data type": ([lr, guide, "--dtype", "uint61"], "no data type 'uint61'"),
-        "data type without nodata": ([marked, guide, "--dtype", "uint8"], "choose a data type that can"),
         "reflectance as integers": ([reflectance, guide, "--dtype", "uint16"], "are lost when they are rounded"),
         "narrow data type": ([large, larger[1], "--tile", "80", "--dtype", "uint8"], "100.0 % of the samples"),
     }  # fmt: skip
@@ -341,7 +339,7 @@ tiny images, band count, unknown sensor, unknown system, all nodata, NaN, comple
 weights for a classical system, no weights, tile, windows of a registered pair, interval of a classical system,
 level of an interval, share for a level, exact product of a classical system, nothing to keep,
 nothing to spend a budget on, nothing to learn, no weights to save, report in a file,
-report in the output, unknown data type, data type without nodata, reflectance as integers,
+report in the output, unknown data type, reflectance as integers,
 narrow data type""".replace("\n", " ").split(", ")
 
 

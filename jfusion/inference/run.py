@@ -126,7 +126,7 @@ def _told(found: Estimate) -> str:
     if jnp.any(found.model.offset.get("guide", jnp.zeros(1)) != 0):
         note += ", with an offset of the guide"
     if found.r_squared[worst] < EXPLAINED:
-        note += f"; lr explains {float(found.r_squared[worst]):.0%} of the guide's band {worst + 1}"
+        note += f"; lr explains {max(float(found.r_squared[worst]), 0):.0%} of the guide's band {worst + 1}"
     return note
 
 

@@ -114,7 +114,7 @@ def _fit_srf(
         fitted(lr, degraded),
         fitted(*(image - _mean(image, weight) for image in (lr, degraded))),
     )
-    worth = left < OFFSET_GAIN * unexplained
+    worth = (left < OFFSET_GAIN * unexplained) & (free > 0).any(-1)  # an offset alone leaves the PSF nothing to see
     return jnp.where(worth[:, None], free, plain), worth
 
 

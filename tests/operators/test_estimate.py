@@ -133,6 +133,15 @@ def test_scales_gains_and_offsets_of_the_instruments():
     np.testing.assert_allclose(hazy.model["lr"].psf, plain["lr"].psf, atol=2e-2)
 
 
+def test_images_that_have_nothing_in_common_have_responses():
+    rng = np.random.default_rng(0)
+    observation = {key: jnp.asarray(rng.random(shape), jnp.float32) for key, shape in
+                   (("lr", (1, 72, 72, 3)), ("guide", (1, 144, 144, 1)))}  # fmt: skip
+    found = estimate(observation, ObservationModel({"lr": None, "guide": None}, Grid.nested(2)))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((found.model, found.residual)))
+    assert found.r_squared[0] < 0.1
+
+
 def test_what_is_known_is_kept_and_the_rest_is_found():
     observation, model = simulate(2, (1.0, 0.0))
     spatial = estimate(observation, unknown(model, "lr"), boundary="circular").model
