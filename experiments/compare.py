@@ -6,11 +6,11 @@
 
 Jasper Ridge is fused from a hyperspectral image at ratio 4 (35 dB) and Landsat-8's multispectral bands (40 dB);
 Momotombo is pansharpened, and Sentinel-2's bands of 20 m are fused with those of 10 m, both images one ratio lower.
-Untrained networks also fuse Jasper Ridge blind: neither PSF nor
-spectral response is told. A system learns on one region, chooses its step on a held-out part of it and is judged on
-another region. Every run is the system's own script in a process of its own, so that memory is its own and a kill costs
-what lies behind its last checkpoint: the same command goes on, and what is finished is not run again. A run that took
-less than five minutes is repeated with two more seeds, when all others are done, unless it was made on another device.
+Untrained networks also fuse Jasper Ridge blind: neither PSF nor spectral response is told. A system learns on one
+region, chooses its step on a held-out part of it and is judged on another region. Every run is the system's own script
+in a process of its own, so that memory is its own and a kill costs what lies behind its last checkpoint: the same
+command goes on, and what is finished is not run again. A run that took less than five minutes is repeated with two more
+seeds, when all others are done, unless it was made on another device.
 
 ``out`` gets a folder and a log a run; ``FAMILY.md``, the tables with the commands, anew after each run; and at the end
 ``FAMILY.html`` with the pictures. The two JSON files of a finished run are enough for the tables: copied into ``out``,

@@ -300,7 +300,9 @@ def _fuse_options(sub: argparse.ArgumentParser) -> None:
         help="estimate the sensors from the pair, in place of their tables and of what a system would learn",
     )  # fmt: skip
     sub.add_argument(
-        "--exact", action="store_true", help="let the product of an unrolled network agree with both images"
+        "--exact",
+        action="store_true",
+        help="let the product of an unrolled network agree with LR, and with a guide of known response",
     )
     sub.add_argument("--save-weights", type=Path, metavar="FILE", help="keep what was trained")
     sub.add_argument("--budget", type=seconds, metavar="SECONDS", help="time for training or fitting")

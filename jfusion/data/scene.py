@@ -33,6 +33,11 @@ def rgb_at(wavelengths: np.ndarray) -> tuple[int, int, int]:
     return tuple(int(known[k]) for k in nearest)  # type: ignore[return-value]
 
 
+def marked(image: np.ndarray, nodata: float) -> np.ndarray:
+    """Which samples hold the value that marks invalid ones."""
+    return np.isnan(image) if np.isnan(nodata) else image == nodata
+
+
 @dataclass(frozen=True, eq=False)
 class Scene:
     """One image with its metadata.

@@ -14,7 +14,7 @@ from jax import Array
 from jfusion import sensors
 from jfusion.data.geometry import PairGeometry, pair_grid
 from jfusion.data.geotiff import holds
-from jfusion.data.scene import Scene
+from jfusion.data.scene import Scene, marked
 from jfusion.errors import InputError
 from jfusion.operators import Grid, Observation, ObservationModel, SpatialResponse, SpectralResponse, mtf_response
 from jfusion.operators.registration import SAME_GROUND
@@ -266,10 +266,9 @@ def check_valid(pair: Pair) -> None:
     """Raises InputError where no pixel is valid in both images."""
     for scene in (pair.lr, pair.guide):
         if not scene.valid.any():
-            empty = [str(band + 1) for band in range(scene.bands) if scene.nodata is not None
-                     and np.array_equal(scene.image[..., band], np.full_like(scene.image[..., band], scene.nodata),
-                                        equal_nan=scene.image.dtype.kind == "f")]  # fmt: skip
-            advice = f"leave out its empty bands ({', '.join(empty)})" if empty else "check its nodata value"
+            nothing = () if scene.nodata is None else marked(scene.image, scene.nodata).all((0, 1))
+            empty = ", ".join(str(band + 1) for band in np.flatnonzero(nothing))
+            advice = f"leave out its empty bands ({empty})" if empty else "check its nodata value"
             raise InputError(f"{scene.name} is nodata wherever both images overlap; {advice}.")
     if not pair.valid.any():
         raise InputError(f"{pair.lr.name} and {pair.guide.name} have no valid pixel in common; check their nodata.")

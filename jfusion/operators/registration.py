@@ -392,9 +392,7 @@ def register(observation: Observation, model: ObservationModel, valid: Array | N
     tries = {deviation: fitted(affine, LEVELS, bending / deviation**2, squares) for deviation in BENDING}
     left = {deviation: float(_left(sharp, 1 - squares, basis, unknowns)) for deviation, unknowns in tries.items()}
     good = (deviation for deviation, value in left.items() if value <= WORSE * min(left.values()))
-    chosen = next(
-        good, BENDING[0]
-    )  # where the valid pixels are all in squares that take part, or in none, nothing tells
+    chosen = next(good, BENDING[0])  # no value is a number where one half of the squares has no valid pixel
     unknowns = fitted(affine, LEVELS, bending / chosen**2, everything)
     return Registration(*_found(sharp, basis, unknowns, size, cells))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from jfusion.data.geotiff import holds
-from jfusion.data.scene import Scene
+from jfusion.data.scene import Scene, marked
 from jfusion.errors import InputError
 
 ADDRESSES = ("http:", "https:", "s3:", "gs:", "ftp:")
@@ -115,8 +115,7 @@ def finish(path: Path, scene: Scene, nodata: float | None) -> Scene:
     marks = [mark for mark in (scene.nodata, nodata) if mark is not None and holds(scene.image.dtype, mark)]
     valid = scene.valid
     for mark in marks:
-        hit = np.isnan(scene.image) if np.isnan(mark) else scene.image == mark
-        valid = valid & ~np.any(hit, axis=-1)
+        valid = valid & ~np.any(marked(scene.image, mark), axis=-1)
     if scene.image.dtype.kind == "f" and not np.isfinite(samples := scene.image[valid]).all():
         for bad, kind, advice in (
             (np.isnan, "NaN", "mask or repair them, or say --nodata nan"),
