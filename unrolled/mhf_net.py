@@ -11,8 +11,8 @@ With pixels as rows, the scene is what the guide Z predicts and a part of low ra
 
 from ``V_0 = 0``; the last X passes a residual network. CMHF learns A, B, C (shared by all stages) and for each stage
 the proximal network and the up-sampler U_k, which stands for C' (or is C' where ``physics`` says so). BMHF is told C by
-the observation model and computes A and B for the pair at hand, so that one network serves many sensors. That C is the
-true one is what BMHF is, and so it has no choice of `unrolled.physics`.
+the observation model and computes A and B for the pair at hand, so that one network serves many sensors; it learns with
+those of the truth. That C is the true one is what BMHF is, and so it has no choice of `unrolled.physics`.
 """
 
 from __future__ import annotations
@@ -354,11 +354,17 @@ class BMHFNet(nnx.Module):
         )
         self.solution = Solution(bands.lr, self.rank, stages, prox_blocks, adjust_blocks, False, rngs)
 
-    def solve(self, observation: Observation, model: ObservationModel) -> tuple[Array, Array, Array, Array]:
-        """Product, estimates stacked, the prediction from the guide, and the last residual."""
+    def solve(
+        self, observation: Observation, model: ObservationModel, truth: Array | None = None
+    ) -> tuple[Array, Array, Array, Array]:
+        """Product, estimates stacked, the prediction from the guide, and the last residual.
+
+        A and B are those of the guide with ``truth``, where it is given, otherwise those of the pair.
+        """
         lr, guide = observation["lr"], observation["guide"]
         response = model["lr"]
-        predict, spectra = pair_factors(lr, response(guide), self.rank, self.sums)
+        image, seen = (lr, response(guide)) if truth is None else (truth, guide)
+        predict, spectra = pair_factors(image, seen, self.rank, self.sums)
         predicted = mix(guide, predict)
         smaller = [] if self.priors is None else self.priors(predicted[..., :: self.every])[:-1]
         guides = [guide, *smaller][::-1]
@@ -404,22 +410,22 @@ class Shrink(nnx.Module):
         return scales
 
 
-def pair_factors(lr: Array, guide: Array, rank: int, sums: bool = False) -> tuple[Array, Array]:
-    """A by least squares of ``lr`` on the degraded guide, B from the singular vectors of what that leaves.
+def pair_factors(image: Array, guide: Array, rank: int, sums: bool = False) -> tuple[Array, Array]:
+    """A by least squares of an image on the guide, B from the singular vectors of what that leaves.
 
     Args:
-        lr: ``(batch, h, w, band)``.
-        guide: the guide as the low-resolution sensor sees it, ``(batch, h, w, guide band)``.
+        image: ``(batch, h, w, band)``, of low resolution or the truth.
+        guide: at the same resolution, ``(batch, h, w, guide band)``.
         rank: rows of B.
         sums: whether the sum of each row of B is positive and not its largest entry.
 
     Returns:
         A ``(batch, guide band, band)`` and B ``(batch, rank, band)``. Rows with no more than rounding are zero.
     """
-    predict = least_squares(lr, guide)
-    left = lr - mix(guide, predict)
+    predict = least_squares(image, guide)
+    left = image - mix(guide, predict)
     vectors = signed_subspace(left, rank)
-    energy, whole = jnp.sum(mix(left, vectors) ** 2, (1, 2)), jnp.sum(lr**2, (1, 2, 3))
+    energy, whole = jnp.sum(mix(left, vectors) ** 2, (1, 2)), jnp.sum(image**2, (1, 2, 3))
     vectors = jnp.where(energy[:, None] > NEGLIGIBLE**2 * whole[:, None, None], vectors, 0)
     if sums:
         vectors = jnp.where(vectors.sum(1, keepdims=True) < 0, -vectors, vectors)
@@ -427,10 +433,16 @@ def pair_factors(lr: Array, guide: Array, rank: int, sums: bool = False) -> tupl
 
 
 def mhf_loss(alpha: float, beta: float) -> Callable[[MHFNet | BMHFNet, Observation, ObservationModel, Array], Array]:
-    """Squared errors of the product, of prediction and estimates (``alpha``) and of the last residual (``beta``)."""
+    """Squared errors of the product, of prediction and estimates (``alpha``) and of the last residual (``beta``).
+
+    BMHF learns with A and B of the truth, as in the release: the low resolution of a patch has too few pixels for them.
+    """
 
     def loss(network: MHFNet | BMHFNet, observation: Observation, model: ObservationModel, target: Array) -> Array:
-        product, estimates, predicted, last = network.solve(observation, model)
+        if isinstance(network, BMHFNet):
+            product, estimates, predicted, last = network.solve(observation, model, target)
+        else:
+            product, estimates, predicted, last = network.solve(observation, model)
         early = sum(jnp.mean((x - target) ** 2) for x in (predicted, *estimates))
         return jnp.mean((product - target) ** 2) + alpha * early + beta * jnp.mean(last**2)
 
@@ -608,7 +620,8 @@ BMHF_NET = System(
         ),
     ),
     differences=_DIFFERENCES + " C is always the observation model's, so there is no choice of physics. A and B are "
-    "computed for each image where the release computes them for a batch, rows of B without energy are zero, and the "
+    "computed for each image where the release computes them for a batch (of the truth in training, of the pair "
+    "otherwise), rows of B without energy are zero, and the "
     "largest entry of a row is made positive where the release takes the sum, which is zero when the guide covers all "
     "bands. What leads back from the low resolution is the adjoint of C, where the release turns its kernel around and "
     "drops what falls beyond the border. The kernels that lead from twice the bands back to the bands start as the "

@@ -70,6 +70,10 @@ def test_parameters_at_the_papers_other_ratios_differ_only_in_the_spatial_part()
     assert count(32) - count(16) == 9 * 31 * 31 + 34_281 + 9
 
 
+SMALL_PATCH = (2, 2, 8), (8, 8, 2), (8, 8, 8)
+"""Low-resolution image, guide and truth."""
+
+
 def drawn(build):
     """A network with random parameters; its own would be compiled shape by shape."""
     graph, state = nnx.split(nnx.eval_shape(build))
@@ -190,12 +194,27 @@ def test_last_residual_is_that_of_the_last_estimate(pair, cmhf, bmhf) -> None:
 def test_loss_adds_all_terms(kind, pair, request) -> None:
     observation, model, target = pair
     network, result = request.getfixturevalue(kind)
+    if kind == "bmhf":
+        graph, state = nnx.split(network)
+        result = jax.jit(lambda state: nnx.merge(graph, state).solve(observation, model, target))(state)
     product, estimates, predicted, last = (jax.tree.map(np.asarray, part) for part in result)
     assert len(estimates) == 2
     expected = np.mean((product - target) ** 2) + 0.2 * np.mean(last**2)
     expected += 0.5 * sum(np.mean((x - target) ** 2) for x in (predicted, *estimates))
     loss = nnx.jit(mhf_loss(0.5, 0.2))(network, observation, model, target)
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
+
+
+def test_bmhf_learns_more_rows_than_a_patch_has_low_resolution_pixels() -> None:
+    """Four pixels leave a fit of two guide bands two directions; the truth of the patch leaves six."""
+    lr, guide, target = (jax.random.uniform(jax.random.key(k), (1, *shape)) for k, shape in enumerate(SMALL_PATCH))
+    network = drawn(lambda: BMHFNet(Bands(8, 2, 4), stages=2, rank=6, prox_blocks=1, adjust_blocks=1, rngs=nnx.Rngs(0)))
+    model = ObservationModel({"lr": SpatialResponse(gaussian_psf(1.6, GRID), 4, GRID.phase)}, GRID)
+    images = {"lr": lr, "guide": guide}
+    gradient = nnx.jit(nnx.grad(mhf_loss(0.1, 0.1)))(network, images, model, target)
+    last = gradient.solution.prox[0].blocks[0].layers[2].scale[...]
+    assert last.shape == (6,)
+    assert float(jnp.abs(last).min()) > 0
 
 
 def test_pair_factors_explain_the_low_resolution_pair(pair) -> None:
