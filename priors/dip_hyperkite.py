@@ -17,7 +17,7 @@ from jfusion.catalogue import Bands, Fitted, Paper, System
 from jfusion.layers.predicted import PredictedSrf
 from jfusion.operators import Observation, ObservationModel
 from jfusion.tasks import SPATIOSPECTRAL
-from priors.degradation import unknown_parts, unknown_psf
+from priors.degradation import LOGITS, unknown_parts, unknown_psf
 from priors.dip import DEPTH
 from priors.fit import Falling, Plan, Stage, fitter
 from priors.observed import Code, Learned, with_learned
@@ -68,7 +68,7 @@ def enlarging_loss(module: DipHyperkite, pair: Pair, key: Array) -> tuple[Array,
     return lr + SPATIAL * guide, (product, learned)
 
 
-STAGE = Stage(enlarging_loss, 1500, Falling(1e-3, 0.1, 1500 / 1300))
+STAGE = Stage(enlarging_loss, 1500, Falling(1e-3, 0.1, 1500 / 1300), rates=(("psf", LOGITS),))
 
 
 @fitter
@@ -123,7 +123,8 @@ DIP_HYPERKITE = System(
     "out the network that predicts R, which so stays random; here it is fitted. The weight 0.6 is the release's "
     "default (0.8 for Pavia, 0 for Chikusei in its scripts). A guide of several bands has a predicted row for each; a "
     "known R is used as it is. B is the pair's own PSF and phase where the release has Lanczos resampling; an unknown "
-    "one is learned, which the paper does not do. Images of any size are taken as they are. The pair is scaled to a "
-    "largest magnitude of one, and the product is not cut to between 0 and 1.",
+    "one, which the paper does not have, is learned, at a hundred times the rate, which acts on logits. Images of any "
+    "size are taken as they are. The pair is scaled to a largest magnitude of one, and the product is not cut to "
+    "between 0 and 1.",
     parameters=(2_230_602, Bands(102, 1, 4)),
 )

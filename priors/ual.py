@@ -328,7 +328,7 @@ def fit_ual(
     def build(key: Array) -> Ual:
         degradation = Degradation(model, bands, size=taps, psf="wide")
         if degradation.psf is not None:
-            kernel = gaussian_kernel(START * ratio / 8, taps, model.grid.shift)
+            kernel = gaussian_kernel(START * ratio / 8, degradation.psf.size, model.grid.shift)
             degradation.psf.weights = Weights(kernel.reshape(1, -1), "softmax")
         return Ual(pair, degradation, rngs=nnx.Rngs(key), width=width, **sizes)
 

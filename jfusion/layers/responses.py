@@ -74,12 +74,14 @@ class LearnedPsf(nnx.Module):
     ``2 ratio + 1`` taps around `Grid.phase`.
 
     Args:
-        size: taps a side, where the default does not serve.
+        size: taps a side, where the default does not serve; one more where it is even and the grid is not nested, so
+            that there are as many on both sides of the phase.
     """
 
     def __init__(self, grid: Grid, constraint: Constraint = "softmax", size: int | None = None) -> None:
         nested = grid == Grid.nested(grid.ratio)
-        self.grid, self.size = grid, size or (grid.ratio if nested else 2 * grid.ratio + 1)
+        size = size or (grid.ratio if nested else 2 * grid.ratio)
+        self.grid, self.size = grid, size if nested else size | 1
         with jax.ensure_compile_time_eval():
             box = np.asarray(psf_kernel(box_psf(grid)))
         start = self.size // 2 - box.shape[0] // 2

@@ -81,6 +81,13 @@ def test_psf_starts_centred_on_any_grid(centre):
     )
 
 
+def test_taps_of_an_even_size_lie_evenly_around_a_phase_on_a_pixel():
+    psf = LearnedPsf(Grid(2, (1.0, 0.0)), "free", size=4)
+    kernel = psf().psf
+    np.testing.assert_allclose(kernel, kernel[::-1, ::-1], atol=1e-6)
+    assert LearnedPsf(Grid.nested(2), size=4).size == 4
+
+
 def test_srf_starts_inside_its_support():
     srf = np.asarray(LearnedSrf(BANDS, "softmax", jnp.asarray(SUPPORT))().srf)
     assert srf.argmax(1).tolist() == [2, 6]

@@ -75,3 +75,4 @@ def test_unknown_sensors_are_fitted_with_the_image(observation):
         np.testing.assert_allclose(rows.sum(-1), 1, rtol=1e-5)
     same_image = start.srf(fitted.product)
     assert float(jnp.abs(srf - same_image.srf).max()) > 1e-5
+    assert float(jnp.abs(kernel - start.psf().psf).max()) > 1e-2
