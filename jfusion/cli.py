@@ -232,7 +232,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
         raise InputError("give --reference FILE, or --lr FILE and --guide FILE of the pair without a reference.")
     result = evaluate_files(
         arguments.product, arguments.reference, arguments.lr, arguments.guide, ratio=arguments.ratio,
-        data_range=arguments.data_range, **{name: getattr(arguments, name) for name in PAIR_OPTIONS},
+        data_range=arguments.data_range, registering=arguments.register,
+        **{name: getattr(arguments, name) for name in PAIR_OPTIONS},
     )  # fmt: skip
     if arguments.json:
         emit({name: {"value": v, "convention": c} for name, (v, c) in result.items()})
@@ -353,6 +354,7 @@ def _evaluate_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--guide", type=Path, metavar="FILE", help="the other image of the pair")
     _pair_options(sub)
     sub.add_argument("--ratio", type=at_least(1), metavar="N", help="of the pair, for ERGAS with --reference")
+    sub.add_argument("--register", action="store_true", help="LR may be displaced, as in `jfusion fuse --register`")
     sub.add_argument("--data-range", type=float, metavar="X", help="full scale for PSNR and SSIM (default: maximum)")
     sub.add_argument("--json", action="store_true", help="as JSON")
 

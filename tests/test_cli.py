@@ -20,6 +20,7 @@ from affine import Affine
 
 from jfusion.cli import main, parser
 from jfusion.data import geotiff, readers, scenes
+from jfusion.report.results import read_results
 
 COMMAND = [sys.executable, "-m", "jfusion.cli"]
 
@@ -175,6 +176,12 @@ def test_a_displaced_image_is_registered(pair: tuple[Path, Path], tmp_path: Path
     wanted = expected.image[inner].astype(float)
     error = np.sqrt(np.mean((found.image[inner] - wanted) ** 2))
     assert error < np.sqrt(np.mean((np.roll(expected.image, 4, 0)[inner] - wanted) ** 2)) / 4
+    assert main(["evaluate", str(sharp), "--lr", str(moved), "--guide", str(pair[1]), "--register", "--json"]) == 0
+    judged = {name: entry["value"] for name, entry in json.loads(capsys.readouterr().out).items()}
+    told = next(row.metrics for row in read_results(page / "results.json") if row.system == "gsa")
+    assert judged == pytest.approx(told, rel=1e-3)
+    assert main(["evaluate", str(sharp), "--reference", str(straight), "--ratio", "2", "--register"]) == 2
+    assert "leave out --register" in capsys.readouterr().err
 
 
 def test_a_page_on_a_scene_with_a_nodata_border(tmp_path: Path) -> None:

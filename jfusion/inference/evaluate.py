@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -18,6 +19,7 @@ from jfusion.data.scene import Scene
 from jfusion.errors import InputError
 from jfusion.inference.pair import Pair, as_input, in_blocks, make_pair, observed
 from jfusion.operators import Displaced, Observation, ObservationModel, mtf_response
+from jfusion.operators.registration import displaced, register
 from jfusion.sensors import MTF_FALLBACK
 
 BLOCK = 32
@@ -135,6 +137,7 @@ def evaluate_files(
     lr_key: str | None = None,
     guide_key: str | None = None,
     nodata: float | None = None,
+    registering: bool = False,
 ) -> dict[str, tuple[float, str]]:
     """Value and convention of every metric of a product, in physical units.
 
@@ -147,10 +150,15 @@ def evaluate_files(
         lr_sensor, guide_sensor: see `jfusion.inference.pair.sensor_model`.
         lr_key, guide_key: which array of a MATLAB or HDF5 file.
         nodata: value of invalid pixels in any of the files, besides their own.
+        registering: whether ``lr`` may be displaced against the guide, as it was when a product was made that way; only
+            without a reference.
 
     Raises:
         InputError: files that do not fit each other.
+        RunError: the images could not be registered.
     """
+    if registering and (reference is not None or lr is None or guide is None):
+        raise InputError("registration is of lr and guide, for metrics without a reference; leave out --register.")
     image = readers.read(product, nodata=nodata)
     pair: Pair | None = None
     if lr is not None and guide is not None:
@@ -172,8 +180,12 @@ def evaluate_files(
                 f"{image.name} must have {pair.lr.bands} bands on the {pair.guide.height} x {pair.guide.width} pixels "
                 f"that the pair shares, but has {image.bands} on {image.height} x {image.width}; fuse this pair."
             )
-        valid = image.valid & pair.valid
-        values = without_reference(as_input(image), pair.observation, pair.model, None if valid.all() else valid)
+        valid, model = image.valid & pair.valid, pair.model
+        if registering:
+            found = register(pair.observation, model, jnp.asarray(observed(pair.masks, model.ratio)))
+            found.check()
+            model = displaced(model, found.displacement)
+        values = without_reference(as_input(image), pair.observation, model, None if valid.all() else valid)
     else:
         raise InputError("give a reference, or both images of the pair.")
     return {name: (value, ": ".join(CONVENTIONS[name])) for name, value in values.items()}

@@ -44,14 +44,14 @@ def write_simulation(scene: Scene, protocol: Protocol, folder: Path, overwrite: 
             "where all are valid, also by the crop of a --protocol."
         )
     paths = [folder / name for name in ("lr.tif", "guide.tif", "reference.tif", "protocol.json")]
+    if folder.is_dir():
+        for path in paths:
+            check_output(path, overwrite)
     pair = simulate(scene.physical(), scene.wavelengths, protocol)
     sensor = sensors.get(protocol.guide_sensor)
     if protocol.guide_bands:
         sensor = sensor.select(list(protocol.guide_bands))
     folder.mkdir(parents=True, exist_ok=True)
-    for path in paths:
-        check_output(path, overwrite)
-
     top, left = (protocol.crop[0], protocol.crop[2]) if protocol.crop else (0, 0)
     fine = None if scene.transform is None else scene.transform @ Affine.translation(left, top)
     physical = dataclasses.replace(scene, sensor=None, scale=1.0, offset=0.0, nodata=None, mask=None)
