@@ -4,7 +4,8 @@
 
 The paper trains 259,000 steps of 4 patches of 128 x 128 pixels on GaoFen-2, 253,000 on WorldView-2 (4 bands) and 35,000
 on WorldView-3, at ratio 4. There is no builder for its data; PanCollection has GaoFen-2 too, in patches of 64 x 64
-pixels, degraded by MTF-matched Gaussians and not by OpenCV's cubic interpolation.
+pixels, so that blocks half as wide are transformed while it learns, degraded by MTF-matched Gaussians and not by
+OpenCV's cubic interpolation.
 """
 
 from pathlib import Path

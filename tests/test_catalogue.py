@@ -111,7 +111,7 @@ def test_source_is_in_the_docstring(system: System) -> None:
 
 @pytest.mark.parametrize("system", CLASSICAL + TRAINED, ids=lambda s: s.name)
 def test_product(system: System, scene: np.ndarray) -> None:
-    """Shape, dtype, finiteness; compiled equals eager; a batch equals one by one; another size works."""
+    """Shape, dtype, finiteness; compiled equals eager; a batch equals one by one; another size and grid work."""
     data = pair(scene)
     function = fusion(system, data)
     product = compiled(function)(data.observation, data.model)
@@ -122,8 +122,12 @@ def test_product(system: System, scene: np.ndarray) -> None:
     np.testing.assert_allclose(function(data.observation, data.model), product, atol=2e-3 * scale)
     first = jax.tree.map(lambda x: x[:1], data.observation)
     np.testing.assert_allclose(compiled(function)(first, data.model), product[:1], atol=2e-3 * scale)
-    other = pair(scene, size=(24, 40))
-    assert compiled(function)(other.observation, other.model).shape == other.target.shape
+    larger = pair(scene, size=(24, 40))
+    assert jax.eval_shape(lambda: function(larger.observation, larger.model)).shape == larger.target.shape
+    other = pair(scene, size=(24, 39), grid=SHIFTED)
+    product = compiled(fusion(system, other))(other.observation, other.model)
+    assert product.shape == other.target.shape
+    assert bool(jnp.isfinite(product).all())
 
 
 @each_task
