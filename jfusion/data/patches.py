@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, SupportsIndex
 
 import jax
@@ -22,6 +23,9 @@ Record = dict[str, np.ndarray]
 ENDLESS = 2**48
 """Crops of a source; more than anyone trains on."""
 
+VALID = "valid"
+"""Key of an observation under which masks of `Crops.valid` lie, ``(1, height, width, 1)``."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Crops:
@@ -34,11 +38,14 @@ class Crops:
         images: by name, ``(image, height, width, band)``; heights and widths are multiples of the smallest image's.
         size: (height, width) of a crop of the smallest image, in its pixels.
         seed: of the places.
+        valid: pixels of the smallest image that crops are to hold, ``(height, width)``: no others where there is a
+            place of its own for a crop, else as few as there can be; None for all.
     """
 
     images: Mapping[str, np.ndarray]
     size: tuple[int, int]
     seed: int = 0
+    valid: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         counts = {name: len(image) for name, image in self.images.items()}
@@ -74,21 +81,36 @@ class Crops:
     def place(self, k: int) -> tuple[int, int, int]:
         """(image, first row, first column) of crop k, in pixels of the smallest image."""
         (rows, columns), count = self.extent, len(next(iter(self.images.values())))
-        high = (count, rows - self.size[0] + 1, columns - self.size[1] + 1)
-        n, row, column = np.random.default_rng((self.seed, k)).integers(0, high)
+        draw = np.random.default_rng((self.seed, k)).integers
+        if self.valid is not None:
+            n, place = draw(0, (count, len(self.fullest)))
+            row, column = self.fullest[place]
+        else:
+            n, row, column = draw(0, (count, rows - self.size[0] + 1, columns - self.size[1] + 1))
         return int(n), int(row), int(column)
+
+    @cached_property
+    def fullest(self) -> np.ndarray:
+        """First row and column of the places that hold the most valid pixels, ``(place, 2)``."""
+        (height, width), sums = self.size, np.pad(np.asarray(self.valid), ((1, 0), (1, 0))).cumsum(0, int).cumsum(1)
+        across = sums[:, width:] - sums[:, :-width]
+        counts = across[height:] - across[:-height]
+        return np.argwhere(counts == counts.max())
 
 
 def crops(data: Simulation, patch: int, seed: int = 0) -> Crops:
     """Crops of pairs with truth; the side is ``patch`` high-resolution pixels or, where the image is smaller, its own.
 
+    They keep to what an observation says of `VALID` pixels.
+
     Raises:
         InputError: the images do not lie on multiples of one grid.
     """
     images = {name: np.asarray(image) for name, image in {**data.observation, "target": data.target}.items()}
+    mask = images.pop(VALID, None)
     rows, columns = min(image.shape[1:3] for image in images.values())
     side = max(1, patch // max(image.shape[1] // rows for image in images.values()))
-    return Crops(images, (min(side, rows), min(side, columns)), seed)
+    return Crops(images, (min(side, rows), min(side, columns)), seed, None if mask is None else mask[0, ..., 0])
 
 
 Turn = tuple[bool, bool, bool]

@@ -357,7 +357,7 @@ def _windowed(
         if system.local is None:
             notes.append(f"in {layout.windows} windows, each by its own statistics")
         if isinstance(system.method, Trained):
-            network, how = trained(system, seen.observation, model, **settings)
+            network, how = trained(system, seen.observation, model, valid=counts, **settings)
             notes.append(how)
         notes.append(psf_remark(system, model))
         apply, progress = ready(system, network, exact), settings["progress"]

@@ -19,7 +19,7 @@ from jfusion.data.simulate import Simulation, reduce
 from jfusion.errors import InputError, RunError
 from jfusion.inference.fits import fit
 from jfusion.inference.meter import measured
-from jfusion.inference.pair import observed
+from jfusion.inference.pair import in_blocks, observed
 from jfusion.inference.uncertainty import calibrated, check_interval
 from jfusion.operators import Observation, ObservationModel, relative_residual, upsample
 from jfusion.operators.estimate import Estimate, estimate
@@ -72,10 +72,13 @@ def trained(
     *,
     data: Simulation | None = None,
     weights: Network | None = None,
+    valid: Array | None = None,
     progress: Progress = silent,
     **settings: Any,
 ) -> tuple[Network, str]:
     """The network of a system: ``weights``, or trained on ``data``, or on the pair itself one ratio lower.
+
+    Of the pair, patches that see pixels of `lr` beyond ``valid``, ``(h, w)``, are left out, if there are others.
 
     Returns:
         The network, and a sentence that says where its parameters come from where that was not told.
@@ -90,9 +93,20 @@ def trained(
             )
         return weights, ""
     where = "on pairs with truth" if data is not None else "on the pair itself by Wald's protocol"
-    result = train(system, reduce(observation, model) if data is None else data, progress=progress, **settings)
+    if data is None:
+        data = reduce(observation, model)
+        if valid is not None and not valid.all():
+            settings["valid"] = _reduced(np.asarray(valid), model.ratio)
+    result = train(system, data, progress=progress, **settings)
     note = f"trained {where}: {counted(result.steps, result.planned)} in {result.seconds:.0f} s"
     return (result.network, note) if result.best is None else (result.best, f"{note}, the best by validation taken")
+
+
+def _reduced(valid: np.ndarray, ratio: int) -> np.ndarray:
+    """`observed` of a pair that `reduce` has taken one ratio lower."""
+    blocks = in_blocks(valid, ratio)
+    height, width = (ratio * n for n in blocks.shape)
+    return observed({"lr": blocks, "guide": valid[:height, :width]}, ratio)
 
 
 def completed(
@@ -208,7 +222,7 @@ def run(
         valid: masks of `lr` and `guide`, ``(height, width)``, of the pixels that count; all by default. The others must
             be finite and no larger; `jfusion.inference.pair.filled` fills them. A pair is registered by those of
             `lr` for which the guide is valid too (`jfusion.inference.pair.observed`); its sensors are estimated from
-            them, a system is fitted to them, and its interval is calibrated on them.
+            them, a network learns from them, a system is fitted to them, and its interval is calibrated on them.
         estimating: whether the sensors are estimated from the pair first (`jfusion.operators.estimate`), whatever the
             model knows of them, and not learned by the system.
         folder: from which a training or fit goes on after a kill.
@@ -251,7 +265,7 @@ def run(
                 product = ready(system)(observation, model)
             case Trained():
                 network, how = trained(
-                    system, observation, model, data=data, weights=weights, progress=progress, seed=seed,
+                    system, observation, model, data=data, weights=weights, valid=seen, progress=progress, seed=seed,
                     budget=budget, sizes=sizes, folder=folder, resume=resume, **settings,
                 )  # fmt: skip
                 notes.append(how)

@@ -21,7 +21,7 @@ import numpy as np
 from flax import nnx
 
 from jfusion.catalogue import Bands, DType, Recipe, System, Trained
-from jfusion.data.patches import Crops, Mixture, crops, turned_crops
+from jfusion.data.patches import VALID, Crops, Mixture, crops, turned_crops
 from jfusion.data.pipeline import loader, stacked
 from jfusion.data.simulate import Simulation, explains, unexplained
 from jfusion.errors import InputError, RunError
@@ -158,6 +158,7 @@ def train(
     progress: Progress = silent,
     validation: Simulation | None = None,
     start: Network | None = None,
+    valid: np.ndarray | None = None,
     every: int = 500,
     folder: Path | None = None,
     resume: bool = True,
@@ -184,6 +185,7 @@ def train(
             of the product with the lowest root mean square error there, whatever the system learns by.
         start: a trained network of the system whose parameters training starts from, in its sizes and its units; it
             counts as step 0 where the best step is chosen.
+        valid: ``(h, w)``, pixels of `lr` that patches are drawn of, see `jfusion.data.patches.Crops`; all by default.
         every: steps between two checkpoints, and between two looks at ``validation``.
         folder: of the run.
         resume: whether a run in the folder is gone on with; otherwise there must be none.
@@ -236,12 +238,14 @@ def train(
             }  # fmt: skip
             if first is not None:
                 settings["start"] = name_of(first.parameters)
+            if valid is not None:
+                settings["valid pixels"] = name_of(valid)
             run = stack.enter_context(open_run(folder, settings))
             done, state, record = run.resume(state, resume)
             history = _History(**record.get("history", {}))
             best, spent = _best(run, state, history), record.get("seconds", 0.0)
             stack.enter_context(run.writing(done))
-        source, observing = _patches(data, recipe, seed, anew=system.reads_model(origin.sizes))
+        source, observing = _patches(data, recipe, seed, valid, anew=system.reads_model(origin.sizes))
         read = stacked if run is None else loader
         records = read(source, batch, start=done, process=jax.process_index(), processes=jax.process_count())
         stack.callback(records.close)
@@ -337,14 +341,19 @@ def _asked(recipe: Recipe, **settings: Any) -> Recipe:
     return recipe
 
 
-def _patches(data: Simulation, recipe: Recipe, seed: int, anew: bool) -> tuple[Crops | Mixture, bool]:
+def _patches(
+    data: Simulation, recipe: Recipe, seed: int, valid: np.ndarray | None, anew: bool
+) -> tuple[Crops | Mixture, bool]:
     """The patches, and whether the step observes them: then `lr` is what the sensor does not explain.
 
     Args:
         data: pairs with truth.
         recipe, seed: of the patches.
+        valid: see `train`.
         anew: whether the system reads the model, so that patches are to be observed anew where it explains them.
     """
+    if valid is not None:
+        data = data._replace(observation={**data.observation, VALID: jnp.asarray(valid)[None, ..., None]})
     take = turned_crops if recipe.turn else crops
     source = take(data, recipe.patch, seed)
     if not (anew and explains(data.model, source[0]["target"].shape[:2])):

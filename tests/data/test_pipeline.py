@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jfusion.data.patches import TURNS, Crops, crops, hold_out, symmetries, turned, turned_crops
+from jfusion.data.patches import TURNS, VALID, Crops, crops, hold_out, symmetries, turned, turned_crops
 from jfusion.data.pipeline import loader, stacked
 from jfusion.data.simulate import Simulation
 from jfusion.errors import InputError
@@ -41,6 +41,20 @@ def test_the_stream_is_the_one_it_always_was() -> None:
     """Golden values: a change of these numbers would change every run that is to be resumed."""
     source = Crops(images(), (3, 4), seed=5)
     assert [source.place(k) for k in range(4)] == GOLDEN
+
+
+def test_crops_hold_valid_pixels_alone_where_they_can() -> None:
+    valid = np.ones((12, 16), bool)
+    valid[5, :9] = valid[:, 13] = False
+    source = Crops(images(), (3, 4), seed=5, valid=valid)
+    places = {source.place(k)[1:] for k in range(1500)}
+    whole = [
+        (row, column) for row in range(10) for column in range(13) if valid[row : row + 3, column : column + 4].all()
+    ]
+    assert places == set(whole)
+    lines = np.arange(12) % 3 > 0
+    source = Crops(images(), (3, 4), seed=5, valid=np.broadcast_to(lines[:, None], (12, 16)))
+    assert {source.place(k)[1] for k in range(300)} == set(range(10))
 
 
 def test_images_must_lie_on_one_grid() -> None:
@@ -84,6 +98,19 @@ def test_turned_pairs_lie_on_the_same_grid(grid: Grid) -> None:
         np.testing.assert_array_equal(view.observation["guide"], -np.asarray(view.target))
         corners.add((float(view.target[0, 0, 0, 0]), view.target.shape))
     assert len(corners) == 8
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_turned_crops_hold_valid_pixels_alone(grid: Grid) -> None:
+    data, valid = pair(grid), np.random.default_rng(0).random((8, 11)) > 0.1
+    masked = data._replace(observation={**data.observation, VALID: valid[None, ..., None]})
+    source = turned_crops(masked, 2 * grid.ratio, seed=1)
+    assert len(source.sources) == 8
+    numbers = np.asarray(data.observation["lr"])[:, valid]
+    for k in range(60):
+        crop = source[k]
+        assert set(crop) == {"lr", "guide", "target"}
+        assert np.isin(crop["lr"], numbers).all()
 
 
 def test_pairs_are_not_turned_onto_places_between_pixels() -> None:

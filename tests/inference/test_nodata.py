@@ -13,7 +13,7 @@ from jfusion import catalogue
 from jfusion.catalogue import Fit
 from jfusion.data import geotiff, readers
 from jfusion.data.scene import Scene
-from jfusion.data.simulate import reduce
+from jfusion.data.simulate import Simulation, reduce
 from jfusion.errors import InputError
 from jfusion.inference.evaluate import against_reference, without_reference
 from jfusion.inference.fuse import fuse
@@ -30,6 +30,7 @@ from jfusion.operators import (
 )
 from jfusion.operators.estimate import estimate
 from jfusion.operators.registration import Registration
+from jfusion.training.loop import Training, train
 
 
 def pair_with_gaps(image: np.ndarray) -> tuple[Scene, Scene]:
@@ -129,6 +130,30 @@ def test_fits_do_not_see_what_no_sensor_saw(scene: np.ndarray) -> None:
     one, two = (run(system, x, model, valid=pair.masks, **settings).product for x in (images, other))
     np.testing.assert_allclose(one, two, atol=1e-6)
     assert np.abs(one - run(system, other, model, **settings).product).max() > 1e-4
+
+
+def test_networks_learn_from_pixels_that_do_not_lean_on_holes(
+    scene: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the pair one ratio lower, those are drawn of that are the same whatever stands in the holes."""
+    pair, taken = make_pair(*pair_with_gaps(scene)), []
+
+    def training(system: Any, data: Simulation, **settings: Any) -> Training:
+        taken.append((data, settings["valid"]))
+        return train(system, data, **settings)
+
+    monkeypatch.setattr("jfusion.inference.run.train", training)
+    masks = {name: jnp.asarray(mask)[..., None] for name, mask in pair.masks.items()}
+    for images in (pair.observation, {k: jnp.where(masks[k], x, x / 2) for k, x in pair.observation.items()}):
+        system = catalogue.get("pannet")
+        run(system, images, pair.model, valid=pair.masks, sizes=system.method.tiny, steps=2, patch=12, batch=2)
+    (one, valid), (two, _) = taken
+    assert valid.shape == one.observation["lr"].shape[1:3]
+    assert 0 < valid.sum() < valid.size
+    fine = np.repeat(np.repeat(valid, 2, 0), 2, 1)
+    np.testing.assert_array_equal(one.target[0][fine], two.target[0][fine])
+    np.testing.assert_allclose(one.observation["lr"][0][valid], two.observation["lr"][0][valid], atol=2e-3)
+    np.testing.assert_allclose(one.observation["guide"][0][fine], two.observation["guide"][0][fine], atol=2e-3)
 
 
 def test_holes_do_not_count_against_a_product(scene: np.ndarray) -> None:
