@@ -160,6 +160,8 @@ def check(experiment: Experiment, name: str) -> None:
         value = getattr(experiment, option)
         if value is not None and not value > 0:
             raise InputError(f"--{option} must be above zero, but is {value}; leave it out for the paper's.")
+    if experiment.seed < 0:
+        raise InputError(f"--seed must be 0 or more, but is {experiment.seed}.")
     if not 0 <= experiment.validate < 1:
         raise InputError(f"--validate is a share from 0 to below 1, but is {experiment.validate}.")
     method = catalogue.get(name).method
@@ -176,6 +178,15 @@ def check(experiment: Experiment, name: str) -> None:
         return
     if idle := [option for option in training if getattr(experiment, option)]:
         raise InputError(f"--{idle[0]} is for trainings, but {why}; leave it out.")
+
+
+def check_disjoint(learn: Region, judge: Region) -> None:
+    """Raises InputError where a network would learn from what it is judged on."""
+    if all(max(learn[k], judge[k]) < min(learn[k + 1], judge[k + 1]) for k in (0, 2)):
+        raise InputError(
+            f"the region to learn from, {learn}, and that to be judged on, {judge}, share pixels; give --learn and "
+            "--judge that do not."
+        )
 
 
 def check_scale(network: Network, image: Judged) -> None:
@@ -246,6 +257,8 @@ def ground(experiment: Experiment, learns: bool) -> Benchmark:
     data, protocol, learn, judge = experiment.data, experiment.protocol, experiment.learn, experiment.judge
     if experiment.embedded:
         where = place(data, protocol, learn, judge)
+        if learns and not experiment.smoke:
+            check_disjoint(where.protocol["learn"], where.protocol["crop"])
         return Benchmark([where], where.learn)
     return benchmark(data, protocol, learn, judge, learns=learns, few=experiment.smoke)
 

@@ -73,8 +73,13 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def answered(work: Callable[[], None], verbose: bool = False) -> int:
-    """Does some work of the command line and returns its exit code; errors become one sentence on standard error."""
+def answered(work: Callable[[], None], verbose: bool | None = None) -> int:
+    """Does some work of the command line and returns its exit code; errors become one sentence on standard error.
+
+    Args:
+        work: that is done.
+        verbose: whether errors also show where they arose; None, of programs that do not ask, for unexpected ones.
+    """
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it
@@ -92,11 +97,11 @@ def answered(work: Callable[[], None], verbose: bool = False) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception as error:
-        if verbose:
+        if verbose or (verbose is None and not isinstance(error, JFusionError)):
             traceback.print_exc()
         if isinstance(error, JFusionError):
             print(f"jfusion: error: {error}", file=sys.stderr)
             return FAILED if isinstance(error, RunError) else BAD_INPUT
-        hint = "" if verbose else " (-v shows where)"
+        hint = " (-v shows where)" if verbose is False else ""
         print(f"jfusion: unexpected {type(error).__name__}: {' '.join(str(error).split())}{hint}", file=sys.stderr)
         return FAILED

@@ -20,6 +20,8 @@ from affine import Affine
 
 from jfusion.cli import main, parser
 from jfusion.data import geotiff, readers, scenes
+from jfusion.errors import InputError
+from jfusion.process import answered
 from jfusion.report.results import read_results
 
 COMMAND = [sys.executable, "-m", "jfusion.cli"]
@@ -380,6 +382,25 @@ def test_no_space_left(tmp_path: Path, capsys, monkeypatch) -> None:
     assert main(["fuse", str(lr), str(guide), str(tmp_path / "out.tif"), "-q"]) == 2
     assert "space" in capsys.readouterr().err
     assert not (tmp_path / "out.tif").exists()
+
+
+def test_unexpected_errors_show_where_they_arose(capsys) -> None:
+    """At once, or as -v says where a program has that."""
+
+    def fail() -> None:
+        raise ValueError("so many pixels")
+
+    for verbose, traced, hint in ((None, True, False), (False, False, True), (True, True, False)):
+        assert answered(fail, verbose) == 1
+        said = capsys.readouterr().err
+        assert "unexpected ValueError: so many pixels" in said
+        assert ("Traceback" in said, "-v shows where" in said) == (traced, hint)
+
+    def refuse() -> None:
+        raise InputError("say more.")
+
+    assert answered(refuse) == 2
+    assert capsys.readouterr().err == "jfusion: error: say more.\n"
 
 
 def test_verbose_shows_the_cause(tmp_path: Path, capsys) -> None:

@@ -192,9 +192,9 @@ def train(
         configuration: further settings of the experiment, plain values; a run is resumed only with the same.
 
     Raises:
-        InputError: the system is not trained, the images do not fit, the validation images are those of training, the
-            network to start from is another system's, or the folder holds a run that is not to be resumed, or of other
-            settings.
+        InputError: the system is not trained, the images do not fit each other, the seed is negative, the validation
+            images are those of training, the network to start from is another system's, or the folder holds a run that
+            is not to be resumed, or of other settings.
         RunError: the loss is not finite (the message names step, patches and last checkpoint), a checkpoint cannot be
             written, or no checkpoint of the run is sound.
     """
@@ -202,6 +202,7 @@ def train(
         raise InputError("the validation images are those of training; give another region, see data.patches.hold_out.")
     if budget is not None and jax.process_count() > 1:
         raise InputError("a budget of seconds ends each process at another step; give a number of steps.")
+    _check(data, seed)
     origin = _begun(system, data, seed, sizes, start)
     if system.reads_model(origin.sizes):
         data, validation = _linear(data), validation and _linear(validation)
@@ -303,6 +304,20 @@ def train(
     seconds = spent + time.perf_counter() - began
     chosen = None if best is None else network(best)
     return Training(network(state.players[NETWORK]), history.losses, done, steps, seconds, chosen)
+
+
+def _check(data: Simulation, seed: int) -> None:
+    """Raises InputError where the images of pairs are not of one size, or the seed is negative."""
+    if seed < 0:
+        raise InputError(f"a seed is 0 or more, but is {seed}.")
+    lr, ratio = np.shape(data.observation["lr"]), data.model.ratio
+    for name, image in {"guide": data.observation["guide"], "target": data.target}.items():
+        shape = np.shape(image)
+        if len(lr) != 4 or len(shape) != 4 or shape[:3] != (lr[0], ratio * lr[1], ratio * lr[2]):
+            raise InputError(
+                f"training takes pairs (image, height, width, band) whose guide and target have {ratio} times the "
+                f"height and width of lr, but lr is {lr} and {name} is {shape}; crop them to the same area."
+            )
 
 
 def _begun(system: System, data: Simulation, seed: int, sizes: dict[str, Any] | None, start: Network | None) -> Network:

@@ -110,9 +110,13 @@ def test_mistakes_are_named() -> None:
         place("landsat8_tiny", PROTOCOL)
     with pytest.raises(InputError, match="classical"):
         settings(Experiment(), "gsa")
-    for wrong in ({"steps": 0}, {"batch": -2}, {"budget": -5.0}, {"validate": 1.0}):
+    for wrong in ({"steps": 0}, {"batch": -2}, {"budget": -5.0}, {"validate": 1.0}, {"seed": -1}):
         with pytest.raises(InputError, match=f"--{next(iter(wrong))}"):
             runner.run(Experiment(**wrong), "pannet")
+    shared = Experiment(data="landsat8_momotombo", learn=(0, 64, 0, 64), judge=(32, 96, 62, 126))
+    with pytest.raises(InputError, match="share pixels"):
+        runner.ground(shared, learns=True)
+    assert runner.ground(shared, learns=False).judged
     with pytest.raises(InputError, match="--steps is for trainings, but --weights"):
         runner.run(Experiment(weights=Path("net.safetensors"), steps=4), "pannet")
     with pytest.raises(InputError, match="--distributed is for trainings, but dip is fitted"):

@@ -257,6 +257,19 @@ def test_held_out_images_are_others() -> None:
         train(toys.row(), DATA, validation=DATA)
 
 
+def test_pairs_whose_images_differ_in_extent() -> None:
+    lr, guide = DATA.observation["lr"], DATA.observation["guide"]
+    for wrong in (
+        DATA._replace(target=DATA.target[:, :-2]),
+        DATA._replace(observation={"lr": lr, "guide": guide[:, :, :-2]}),
+        DATA._replace(observation={"lr": lr[0], "guide": guide[0]}, target=DATA.target[0]),
+    ):
+        with pytest.raises(InputError, match="crop them to the same area"):
+            train(toys.row(), wrong)
+    with pytest.raises(InputError, match="0 or more"):
+        train(toys.row(), DATA, seed=-1)
+
+
 def test_a_budget_ends_training_early() -> None:
     result = train(toys.row(), DATA, steps=10_000, budget=0.0)
     assert result.steps == 1
