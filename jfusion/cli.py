@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,9 @@ from jfusion.process import answered, keep_programs, use_all_cores
 
 if TYPE_CHECKING:
     from jfusion.data.scene import Scene
+
+NEGATIVE = re.compile(r"^-(\d|\.\d|inf|nan)")
+"""Words that are numbers and no options; argparse knows none with an exponent."""
 
 REGISTRATION = ("affine", "explained", "before")
 """What `jfusion fuse --register --json` says of a `Registration`."""
@@ -192,16 +196,23 @@ def import_weights(arguments: argparse.Namespace) -> None:
 def _scene(text: str, key: str | None, nodata: float | None = None) -> Scene:
     """A file, or the first image of an embedded scene."""
     from jfusion.data import readers, scenes
+    from jfusion.inference.pair import check_nodata
 
     if not Path(text).exists() and text in scenes.names():
         return next(iter(scenes.load(text).values()))
-    return readers.read(Path(text), key=key, nodata=nodata)
+    scene = readers.read(Path(text), key=key, nodata=nodata)
+    check_nodata(nodata, scene)
+    return scene
 
 
 def simulate(arguments: argparse.Namespace) -> None:
     from jfusion.data.simulate import Protocol
     from jfusion.inference.simulate import guide_bands, write_simulation
 
+    if arguments.protocol is not None:
+        for option in PROTOCOL_OPTIONS:
+            if getattr(arguments, option) != arguments.parser.get_default(option):
+                raise InputError(f"--protocol says all of the simulation; leave out --{option.replace('_', '-')}.")
     scene = _scene(arguments.image, arguments.key, arguments.nodata)
     if arguments.protocol is not None:
         try:
@@ -246,7 +257,7 @@ def at_least(least: int) -> Callable[[str], int]:
     """An argument's type: whole numbers from ``least`` on."""
 
     def whole_number(text: str) -> int:
-        if (value := int(text)) < least:
+        if not least <= (value := int(text)) < 2**63:
             raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, but is {text}")
         return value
 
@@ -266,6 +277,9 @@ def _common() -> argparse.ArgumentParser:
     common.add_argument("-v", "--verbose", action="store_true", help="show the cause of an error")
     return common
 
+
+PROTOCOL_OPTIONS = ("ratio", "kernel", "width", "guide_sensor", "guide_bands", "lr_snr", "guide_snr", "seed")
+"""What `jfusion simulate` makes a protocol of."""
 
 PAIR_OPTIONS = ("lr_sensor", "guide_sensor", "lr_key", "guide_key", "nodata")
 """How two files are read, in `jfusion fuse` and `jfusion evaluate`."""
@@ -375,6 +389,7 @@ def parser() -> argparse.ArgumentParser:
             name, parents=[common], help=summary, description=summary, epilog=f"example: jfusion {example}"
         )
         sub.set_defaults(work=work, parser=sub)
+        sub._negative_number_matcher = NEGATIVE
         return sub
 
     sub = command("demo", demo, "Fuse three embedded real scenes by systems of three families; write a page.", "demo")

@@ -337,6 +337,8 @@ def _cases(folder: Path) -> dict[str, tuple[list[str], str]]:
         "no weights to save": ([lr, guide, "--system", "gsa", "--save-weights", str(folder / "w")], "--save-weights"),
         "report in a file": ([lr, guide, "--report", lr], "must be a folder"),
         "report in the output": ([lr, guide, "--report", str(folder / "out.tif")], "would replace"),
+        "nodata that no image holds": ([lr, guide, "--nodata", "-9.9e3"], "no image has a pixel of value -9900"),
+        "data type of no image": ([str(blank), guide, "--dtype", "complex64"], "cannot hold complex64"),
         "unknown data type": ([lr, guide, "--dtype", "uint61"], "no data type 'uint61'"),
         "reflectance as integers": ([reflectance, guide, "--dtype", "uint16"], "are lost when they are rounded"),
         "narrow data type": ([large, larger[1], "--tile", "80", "--dtype", "uint8"], "100.0 % of the samples"),
@@ -348,7 +350,7 @@ tiny images, band count, unknown sensor, unknown system, all nodata, NaN, comple
 weights for a classical system, no weights, tile, windows of a registered pair, interval of a classical system,
 level of an interval, share for a level, exact product of a classical system, nothing to keep,
 nothing to spend a budget on, nothing to learn, no weights to save, report in a file,
-report in the output, unknown data type, reflectance as integers,
+report in the output, nodata that no image holds, data type of no image, unknown data type, reflectance as integers,
 narrow data type""".replace("\n", " ").split(", ")
 
 
@@ -433,7 +435,7 @@ def test_a_file_is_no_folder(tmp_path: Path, capsys) -> None:
     ("values", "said"),
     [({"ratio": "4"}, "ratio of a protocol must be of the type int, but is '4'"), ({"ratio": 0}, "at least 1"),
      ({"ratio": 2, "guide_bands": "B2"}, "guide_bands"), ({"ratio": 2, "crop": [0, 8, 0]}, "crop"),
-     ({"ratio": 2, "lr_snr_db": True}, "lr_snr_db")],
+     ({"ratio": 2, "lr_snr_db": True}, "lr_snr_db"), ({"ratio": 2, "width": 1e999}, "must be positive")],
 )  # fmt: skip
 def test_a_protocol_of_wrong_values_is_refused(values: dict, said: str, tmp_path: Path, capsys) -> None:
     protocol = tmp_path / "protocol.json"
@@ -452,6 +454,9 @@ def test_simulate_then_fuse_then_evaluate(tmp_path: Path, capsys) -> None:
         np.testing.assert_array_equal(
             readers.read(first / f"{name}.tif").image, readers.read(second / f"{name}.tif").image
         )
+    assert main(["simulate", "aviris_california", str(tmp_path / "three"), "--protocol", str(first / "protocol.json"),
+                 "--lr-snr", "20"]) == 2  # fmt: skip
+    assert "leave out --lr-snr" in capsys.readouterr().err
     coarse = readers.read(first / "lr.tif")
     assert coarse.wavelengths is not None
     assert coarse.sensor is None  # the scene's own would bring a PSF that lr was not made by

@@ -11,7 +11,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
-from jfusion.classical.pixels import matmul, regress
+from jfusion.classical.pixels import regress
 from jfusion.errors import InputError
 from jfusion.operators import (
     BlockAverage,
@@ -88,9 +88,9 @@ def srf(model: ObservationModel) -> Array:
 def select(guide: Array, model: ObservationModel) -> Array:
     """For each band of ``lr`` the guide band that is spectrally nearest, ``(batch, height, width, band)``.
 
-    Nearest by band number: the centre of a guide band is the mean number of the ``lr`` bands that it covers, weighted
-    by its spectral response. The sensors alone decide, so a scene may be cut into tiles. A guide of one band is
-    returned as it is.
+    Nearest by band number: the centre of a guide band is the median number of the ``lr`` bands that it covers, weighted
+    by its spectral response; one that covers none is nearest to none. The sensors alone decide, so a scene may be cut
+    into tiles. A guide of one band is returned as it is.
 
     Raises:
         InputError: there are several guide bands and their spectral response is not known.
@@ -99,5 +99,16 @@ def select(guide: Array, model: ObservationModel) -> Array:
         return guide
     weights = srf(model)
     number = jnp.arange(weights.shape[1])
-    centre = matmul(weights, number) / weights.sum(1)
-    return jnp.take(guide, jnp.argmin(jnp.abs(number[:, None] - centre), axis=1), axis=-1)
+    return jnp.take(guide, jnp.argmin(jnp.abs(number[:, None] - medians(weights)), axis=1), axis=-1)
+
+
+def medians(weights: Array) -> Array:
+    """The weighted median of the numbers of the columns, by row; infinite where a row has no weight.
+
+    A number stands for all within half of it, so that it lies between two columns of equal weight.
+    """
+    covered, half = jnp.cumsum(weights, 1), weights.sum(1, keepdims=True) / 2
+    middle = (covered < half).sum(1, keepdims=True)
+    weight, upto = (jnp.take_along_axis(x, middle, 1) for x in (weights, covered))
+    centre = middle + 0.5 - (upto - half) / jnp.where(weight > 0, weight, 1)
+    return jnp.where(half > 0, centre, jnp.inf)[:, 0]

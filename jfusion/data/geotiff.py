@@ -231,11 +231,11 @@ def open_writer(
     """
     path = Path(path)
     path = path.resolve() if path.is_symlink() else path
-    kind = outline.image.dtype if dtype is None else data_type(dtype)
+    kind = data_type(outline.image.dtype if dtype is None else dtype)
     check_output(path, overwrite)
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"the output {path} becomes a GeoTIFF; let its name end in {' or '.join(SUFFIXES)}.")
-    _check_dtype(path, kind, outline.nodata)
+    _check_nodata(path, kind, outline.nodata)
     _check_space(path, outline, kind)
     workplace = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     elsewhere: Exception | None = None
@@ -283,11 +283,14 @@ def _unwritten(path: Path, error: Exception) -> RunError:
 
 
 def data_type(name: Any) -> np.dtype:
-    """The data type of that name; raises InputError where there is none."""
+    """The data type of that name; raises InputError where there is none, or no GeoTIFF that is written here has it."""
     try:
-        return np.dtype(name).newbyteorder("=")
+        dtype = np.dtype(name).newbyteorder("=")
     except TypeError as error:
         raise InputError(f"there is no data type {name!r}; choose one such as uint16 or float32.") from error
+    if dtype.kind not in "iuf" or dtype == np.float16:
+        raise InputError(f"a GeoTIFF cannot hold {dtype}; choose an integer type, float32 or float64.")
+    return dtype
 
 
 def _open(path: Path, mode: str = "r", **profile: Any) -> Any:
@@ -306,9 +309,7 @@ def _check_space(path: Path, outline: Scene, dtype: np.dtype) -> None:
         )
 
 
-def _check_dtype(path: Path, dtype: np.dtype, nodata: float | None) -> None:
-    if dtype.kind not in "iuf" or dtype == np.float16:
-        raise InputError(f"{path} cannot hold {dtype}; choose an integer type, float32 or float64.")
+def _check_nodata(path: Path, dtype: np.dtype, nodata: float | None) -> None:
     if nodata is not None and not holds(dtype, nodata):
         raise InputError(
             f"{path} marks invalid pixels by {nodata:g}, which {dtype} cannot hold; choose a data type that can."
@@ -318,7 +319,8 @@ def _check_dtype(path: Path, dtype: np.dtype, nodata: float | None) -> None:
 def holds(dtype: np.dtype, nodata: float) -> bool:
     """Whether a sample of that integer or floating type can be ``nodata``."""
     if dtype.kind == "f":
-        return not math.isfinite(nodata) or abs(nodata) <= float(np.finfo(dtype).max)
+        with np.errstate(over="ignore"):  # the largest number in rounded decimals may be larger than it
+            return not math.isfinite(nodata) or bool(np.isfinite(dtype.type(nodata)))
     limits = np.iinfo(dtype)
     return bool(np.isfinite(nodata) and nodata == int(nodata) and limits.min <= nodata <= limits.max)
 

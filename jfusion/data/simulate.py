@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from types import UnionType
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -78,7 +79,7 @@ class Protocol:
             raise InputError("the boundary of a simulation must be circular or reflect: 'valid' loses pixels.")
         if self.kernel not in get_args(Kernel):
             raise InputError(f"the kernel must be one of {', '.join(get_args(Kernel))}, but is {self.kernel!r}.")
-        if (self.kernel != "box" and not self.width > 0) or (self.kernel == "mtf" and not self.width < 1):
+        if self.kernel != "box" and not 0 < self.width < (1 if self.kernel == "mtf" else math.inf):
             raise InputError(
                 f"the width of a {self.kernel} kernel must be positive (below 1 for an MTF gain), but is {self.width}."
             )

@@ -14,12 +14,13 @@ from jax import Array
 
 from jfusion import metrics
 from jfusion.data import readers
-from jfusion.data.geometry import MAX_RATIO_ERROR, pair_grid, same_crs
+from jfusion.data.geometry import MAX_DRIFT, MAX_RATIO_ERROR, pair_grid, same_crs
+from jfusion.data.readers.checks import existing_file
 from jfusion.data.scene import Scene
 from jfusion.errors import InputError
-from jfusion.inference.pair import Pair, as_input, in_blocks, make_pair, observed
+from jfusion.inference.pair import Pair, as_input, check_nodata, in_blocks, make_pair, observed
 from jfusion.operators import Displaced, Observation, ObservationModel, mtf_response
-from jfusion.operators.registration import displaced, register
+from jfusion.operators.registration import displaced, in_place, register, shown
 from jfusion.sensors import MTF_FALLBACK
 
 BLOCK = 32
@@ -75,14 +76,16 @@ def without_reference(
 
     The product and the guide are degraded by the model's spatial response or, where it is not known, by MTF-matched
     Gaussians of the gains in `sensors.MTF_FALLBACK`; residuals are given for the sensors whose operators are known.
-    Where `lr` is displaced, both are seen as it is. Of what is masked, nothing counts that the PSF spreads it to. An
-    image of one band has no `PAIRS_OF_BANDS`, and one of fewer than two ratios of low-resolution pixels a side, which
-    no block fits into, has only the residuals.
+    A displaced `lr` is put in its place first; the mask leaves out what it does not show. Of what is masked, nothing
+    counts that the PSF spreads it to. An image of one band has no `PAIRS_OF_BANDS`, and one of fewer than two ratios of
+    low-resolution pixels a side, which no block fits into, has only the residuals.
     """
-    ratio, grid = model.ratio, model.grid
-    spatial = model.operators["lr"] or mtf_response(MTF_FALLBACK["ms"], grid)
-    sharp = mtf_response(MTF_FALLBACK["pan"], grid, spatial)
-    onto_lr = Displaced(sharp, spatial.displacement) if isinstance(spatial, Displaced) else sharp
+    ratio, grid, spatial = model.ratio, model.grid, model.operators["lr"]
+    if isinstance(spatial, Displaced):
+        observation, spatial = {**observation, "lr": in_place(observation, model)}, spatial.response
+        model = model.replace(operators=model.operators | {"lr": spatial})
+    spatial = spatial or mtf_response(MTF_FALLBACK["ms"], grid)
+    onto_lr = mtf_response(MTF_FALLBACK["pan"], grid, spatial)
     product_lr, guide_lr = _seen(spatial, product), _seen(onto_lr, observation["guide"])
     given, predicted = observation, _seen(model, product)
     if mask is not None:
@@ -107,6 +110,8 @@ def _matching(product: Scene, reference: Scene) -> tuple[Scene, Scene]:
             f"as wide as one of {product.name}; give the truth on the product's grid, or --lr and --guide in its place."
         )
     geometry = pair_grid(product, reference)
+    corner = _corner(product, reference)
+    _check_beside(product, reference, corner - np.round(corner))
     product, reference = geometry.crop(product, reference)
     if product.bands != reference.bands:
         raise InputError(
@@ -122,6 +127,22 @@ def _pixel(product: Scene, reference: Scene) -> float:
     if product.transform is None or reference.transform is None or not same_crs(product.crs, reference.crs):
         return 1.0
     return float(np.hypot(*reference.transform[0:4:3]) / np.hypot(*product.transform[0:4:3]))
+
+
+def _corner(product: Scene, other: Scene) -> np.ndarray:
+    """(row, column) of the product's corner on the other's grid; 0 where their places cannot be compared."""
+    if product.transform is None or other.transform is None or not same_crs(product.crs, other.crs):
+        return np.zeros(2)
+    return np.array((~other.transform @ product.transform @ (0, 0))[::-1])
+
+
+def _check_beside(product: Scene, other: Scene, pixels: np.ndarray) -> None:
+    """Raises InputError where the product lies beside an image, by (row, column) in its pixels."""
+    if (beside := float(np.abs(pixels).max())) > MAX_DRIFT:
+        raise InputError(
+            f"{product.name} lies {beside:.3g} pixels beside {other.name}; give what was made on that grid, or "
+            "resample one of them onto the other's."
+        )
 
 
 def evaluate_files(
@@ -157,35 +178,52 @@ def evaluate_files(
         InputError: files that do not fit each other.
         RunError: the images could not be registered.
     """
-    if registering and (reference is not None or lr is None or guide is None):
+    for path in (product, reference, lr, guide):
+        if path is not None:
+            existing_file(path)
+    paired = lr is not None and guide is not None
+    if reference is None and not paired:
+        raise InputError("give a reference, or both images of the pair.")
+    if reference is not None and not paired and ratio is None:
+        raise InputError("ERGAS needs the ratio of the pair; say --ratio N or give --lr and --guide.")
+    if reference is not None and registering:
         raise InputError("registration is of lr and guide, for metrics without a reference; leave out --register.")
     image = readers.read(product, nodata=nodata)
+    truth = None if reference is None else readers.read(reference, nodata=nodata)
     pair: Pair | None = None
     if lr is not None and guide is not None:
         images = readers.read(lr, lr_key, nodata), readers.read(guide, guide_key, nodata)
         pair = make_pair(*images, lr_sensor, guide_sensor)
-    if reference is not None:
-        image, truth = _matching(image, readers.read(reference, nodata=nodata))
-        ratio = pair.geometry.ratio if pair is not None else ratio
-        if ratio is None:
-            raise InputError("ERGAS needs the ratio of the pair; say --ratio N or give --lr and --guide.")
-        valid = image.valid & truth.valid
-        if not valid.any():
-            raise InputError(f"{image.name} and the reference have no valid pixel in common; compare the same area.")
-        peak = float(truth.physical()[truth.valid].max()) if data_range is None else data_range
-        values = against_reference(as_input(image)[0], as_input(truth)[0], ratio, peak, valid)
+    read = [image, *([] if truth is None else [truth]), *([] if pair is None else [pair.lr, pair.guide])]
+    check_nodata(nodata, *read)
+    if truth is not None:
+        values = _with_truth(image, truth, pair.geometry.ratio if pair else ratio or 1, data_range)
     elif pair is not None:
-        if (image.height, image.width, image.bands) != (pair.guide.height, pair.guide.width, pair.lr.bands):
-            raise InputError(
-                f"{image.name} must have {pair.lr.bands} bands on the {pair.guide.height} x {pair.guide.width} pixels "
-                f"that the pair shares, but has {image.bands} on {image.height} x {image.width}; fuse this pair."
-            )
-        valid, model = image.valid & pair.valid, pair.model
-        if registering:
-            found = register(pair.observation, model, jnp.asarray(observed(pair.masks, model.ratio)))
-            found.check()
-            model = displaced(model, found.displacement)
-        values = without_reference(as_input(image), pair.observation, model, None if valid.all() else valid)
-    else:
-        raise InputError("give a reference, or both images of the pair.")
+        values = _with_pair(image, pair, registering)
     return {name: (value, ": ".join(CONVENTIONS[name])) for name, value in values.items()}
+
+
+def _with_truth(image: Scene, truth: Scene, ratio: int, data_range: float | None) -> dict[str, float]:
+    image, truth = _matching(image, truth)
+    valid = image.valid & truth.valid
+    if not valid.any():
+        raise InputError(f"{image.name} and the reference have no valid pixel in common; compare the same area.")
+    peak = float(truth.physical()[truth.valid].max()) if data_range is None else data_range
+    return against_reference(as_input(image)[0], as_input(truth)[0], ratio, peak, valid)
+
+
+def _with_pair(image: Scene, pair: Pair, registering: bool) -> dict[str, float]:
+    if (image.height, image.width, image.bands) != (pair.guide.height, pair.guide.width, pair.lr.bands):
+        raise InputError(
+            f"{image.name} must have {pair.lr.bands} bands on the {pair.guide.height} x {pair.guide.width} pixels "
+            f"that the pair shares, but has {image.bands} on {image.height} x {image.width}; fuse this pair."
+        )
+    _check_beside(image, pair.guide, _corner(image, pair.guide))
+    valid, model, ratio = image.valid & pair.valid, pair.model, pair.geometry.ratio
+    if registering:
+        found = register(pair.observation, model, jnp.asarray(observed(pair.masks, ratio)))
+        found.check()
+        model = displaced(model, found.displacement)
+        seen = np.asarray(shown(found.displacement, jnp.asarray(pair.lr.valid)))
+        valid = image.valid & pair.guide.valid & np.repeat(np.repeat(seen, ratio, 0), ratio, 1)
+    return without_reference(as_input(image), pair.observation, model, None if valid.all() else valid)

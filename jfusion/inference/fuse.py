@@ -25,6 +25,7 @@ from jfusion.inference.meter import measured
 from jfusion.inference.pair import (
     Pair,
     as_named,
+    check_nodata,
     check_valid,
     observed,
     place_remark,
@@ -230,6 +231,7 @@ def fuse(
         opened_lr = stack.enter_context(opened(lr, lr_key, nodata))
         opened_guide = stack.enter_context(opened(guide, guide_key, nodata))
         sources = Sources(opened_lr, opened_guide, lr_sensor, guide_sensor)
+        check_nodata(nodata, opened_lr.outline, opened_guide.outline)
         lr_outline, guide_outline = sources.outlines
         task = spatiospectral_task(lr_outline.bands, guide_outline.bands)
         row = choose(system, task)

@@ -262,6 +262,14 @@ def make_pair(lr: Scene, guide: Scene, lr_sensor: str | None = None, guide_senso
     return pair
 
 
+def check_nodata(nodata: float | None, *images: Scene) -> None:
+    """Raises InputError where no image has a data type that can be ``nodata``."""
+    types = [image.image.dtype for image in images]
+    if nodata is not None and not any(holds(dtype, nodata) for dtype in types):
+        came = ", ".join(dict.fromkeys(str(dtype) for dtype in types))
+        raise InputError(f"no image has a pixel of value {nodata:g}, since they are {came}; correct --nodata.")
+
+
 def check_valid(pair: Pair) -> None:
     """Raises InputError where no pixel is valid in both images."""
     for scene in (pair.lr, pair.guide):

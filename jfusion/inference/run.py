@@ -136,7 +136,7 @@ def completed(
 
 def _told(found: Estimate) -> str:
     """What is to be said of sensors that were estimated."""
-    note, worst = "observation model estimated from the pair", int(jnp.argmin(found.r_squared))
+    note, worst = "observation model estimated from the pair", int(jnp.argmin(jnp.nan_to_num(found.r_squared)))
     if jnp.any(found.model.offset.get("guide", jnp.zeros(1)) != 0):
         note += ", with an offset of the guide"
     if found.r_squared[worst] < EXPLAINED:

@@ -112,6 +112,14 @@ def test_select_takes_the_spectrally_nearest_band():
     np.testing.assert_array_equal(select(guide, model).ravel(), [8, 8, 8, 7, 7, 7])
 
 
+def test_select_goes_by_where_most_of_a_response_lies():
+    """Estimated responses may have a second mode, or nothing."""
+    weights = jnp.asarray([[0.6, 0, 0, 0, 0, 0.3], [0, 0, 0, 0, 0, 0], [0, 0, 0, 0.5, 0.5, 0]])
+    model = ObservationModel({"lr": None, "guide": SpectralResponse(weights)}, Grid.nested(2))
+    guide = jnp.asarray([7.0, 8.0, 9.0]).reshape(1, 1, 1, 3)
+    np.testing.assert_array_equal(select(guide, model).ravel(), [7, 7, 9, 9, 9, 9])
+
+
 def test_block_average_is_a_spatial_response(rng):
     model = ObservationModel({"lr": BlockAverage(4), "guide": None}, Grid.nested(4))
     image = jnp.asarray(rng.uniform(0, 1, (1, 16, 24, 2)), jnp.float32)

@@ -232,6 +232,12 @@ def test_existing_file_stays_until_the_new_one_is_complete(tmp_path):
     assert readers.read(path).image.dtype == np.float32
 
 
+@pytest.mark.parametrize("text", ["-3.40282346638529e+38", "-3.40282347e+38", "-3.4028235e38"])
+def test_the_lowest_number_in_rounded_decimals_is_held(text):
+    assert geotiff.holds(np.dtype("float32"), float(text))
+    assert not geotiff.holds(np.dtype("float32"), 1.01 * float(text))
+
+
 @pytest.mark.parametrize(
     ("changes", "arguments", "message"),
     [
