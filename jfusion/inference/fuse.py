@@ -359,6 +359,8 @@ def _windowed(
         if system.local is None:
             notes.append(f"in {layout.windows} windows, each by its own statistics")
         if isinstance(system.method, Trained):
+            if given is None:
+                check_samples(sources, layout)
             network, how = trained(system, seen.observation, model, valid=counts, **settings)
             notes.append(how)
         notes.append(psf_remark(system, model))
@@ -417,6 +419,12 @@ class Sources:
         lr = self.lr.read(shifted(rows, lr_rows, 1), shifted(cols, lr_cols, 1))
         guide = self.guide.read(shifted(rows, guide_rows, ratio), shifted(cols, guide_cols, ratio))
         return Pair(*self._named(lr, guide), self.geometry, *self.known)
+
+
+def check_samples(sources: Sources, layout: Layout) -> None:
+    """Raises InputError where a window holds what cannot be fused, such as NaN: before a training, not after it."""
+    for window in windows(layout.rows, layout.columns):
+        sources.pair(*window)
 
 
 @dataclasses.dataclass(frozen=True)
