@@ -177,7 +177,6 @@ FEW_BANDS: dict[str, Changes] = {
 MORE_GROUND: dict[str, Changes] = {
     **FEW_BANDS,
     "dbin": {"steps": 14000},
-    "pancsc_net": {"steps": 16000},
     "spfnet": {"steps": 32000},
     "tonwmd": {"steps": 20000},
 }
