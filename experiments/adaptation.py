@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -91,7 +90,7 @@ def main(settings: Settings) -> None:
     test = of_bands(there.test, BANDS)
 
     def judged(product: Any) -> dict[str, float]:
-        return against_reference(np.asarray(product[0]), np.asarray(test.target[0]), test.model.ratio, there.data_range)
+        return against_reference(product, test.target, ratio=test.model.ratio, data_range=there.data_range)
 
     found = {name: {KINDS[0]: judged(run(catalogue.get(name), test.observation, test.model).product)}
              for name in CLASSICAL}  # fmt: skip

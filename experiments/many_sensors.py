@@ -179,9 +179,8 @@ def main(settings: Settings) -> None:
             "FusionNet, another pair": plain_other(test.observation, test.model),
             "FusionNet, this pair": plain_own(test.observation, test.model),
         }
-        truth = np.asarray(test.target[0])
         found = {
-            key: against_reference(np.asarray(product[0]), truth, ours.ratio, JASPER.data_range)
+            key: against_reference(product, test.target, ratio=ours.ratio, data_range=JASPER.data_range)
             for key, product in products.items()
         }
         rows.append({"name": name, "sensors": str(ours), "found": found})

@@ -24,11 +24,14 @@ PAPER = Experiment(protocol=Protocol(ratio=4), out=EXPERIMENT.out)
 
 
 def named(words: list[str]) -> str:
-    """The name of the system that the first word of the command line says.
+    """The name of the system that the first word of the command line says, or what this script does.
 
     Raises:
         InputError: it says none.
     """
+    if words[:1] in (["-h"], ["--help"]):
+        print(__doc__)
+        sys.exit(0)
     if not words or words[0].startswith("-"):
         raise InputError("say first which system, as module:NAME of its row, such as experiments.tutorial:MINE.")
     return catalogue.get(words[0]).name
@@ -39,7 +42,7 @@ if __name__ == "__main__":
     names: list[str] = []
     if code := answered(lambda: names.append(named(sys.argv[1:]))):
         sys.exit(code)
-    del sys.argv[1]
+    word = sys.argv.pop(1)
     if not any(word.partition("=")[0] == "--data" for word in sys.argv):
         sys.argv += ["--data", EXPERIMENT.data]
-    main(names[0], PAPER, EXPERIMENT)
+    main(names[0], PAPER, EXPERIMENT, script=f"own {word}")

@@ -545,7 +545,13 @@ def chosen(data: str | None, paper: Experiment, embedded: Experiment) -> tuple[E
     return paper, ""
 
 
-def main(name: str, paper: Experiment, embedded: Experiment, published: Mapping[str, str] | None = None) -> None:
+def main(
+    name: str,
+    paper: Experiment,
+    embedded: Experiment,
+    published: Mapping[str, str] | None = None,
+    script: str | None = None,
+) -> None:
     """The command line of a script: every setting is an option.
 
     Args:
@@ -553,6 +559,7 @@ def main(name: str, paper: Experiment, embedded: Experiment, published: Mapping[
         paper: settings with the data set and the protocol of its paper.
         embedded: settings with a scene that comes with jfusion.
         published: see `run`.
+        script: the script's own name and first words, where it is not called like the system.
     """
     from jfusion.process import answered, use_all_cores
 
@@ -562,7 +569,7 @@ def main(name: str, paper: Experiment, embedded: Experiment, published: Mapping[
     words = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     words.add_argument("--data")
     default, told = chosen(words.parse_known_args()[0].data, paper, embedded)
-    experiment = tyro.cli(Experiment, default=default, prog=f"python -m experiments.{name}")
+    experiment = tyro.cli(Experiment, default=default, prog=f"python -m experiments.{script or name}")
     if told:
         print(told, file=sys.stderr)
 

@@ -230,7 +230,7 @@ def judge(where: Judged, name: str, looks: list[Look], found: dict[str, tuple[in
     ratio, reference, observation = where.test.model.ratio, where.reference, where.test.observation
 
     def metrics(product: np.ndarray) -> dict[str, float]:
-        return against_reference(product, reference, ratio, where.data_range)
+        return against_reference(product, reference, ratio=ratio, data_range=where.data_range)
 
     error = [float(np.mean((look.product - reference) ** 2)) for look in looks]
     best = looks[int(np.argmin(error))]

@@ -31,7 +31,6 @@ from typing import Unpack
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import tyro
 from flax import nnx
@@ -163,7 +162,7 @@ def main(settings: Settings) -> None:
     weights.save(settings.out, trained.network)
     table = Table("", "PSNR, dB", "SAM, degrees", "ERGAS", "weights, and what is left of the misfit")
     for name, product, told in rows(trained.network, where):
-        found = against_reference(np.asarray(product[0]), where.reference, JASPER.ratio, where.data_range)
+        found = against_reference(product, where.reference, ratio=JASPER.ratio, data_range=where.data_range)
         table.add_row(name, *(f"{found[metric]:.2f}" for metric in ("PSNR", "SAM", "ERGAS")), told)
     Console().print(table)
 

@@ -127,7 +127,7 @@ def section(case: str, where: Judged, found: Calibrated, measured: Coverage) -> 
     """What the page says about a case."""
     name, product = case.partition("/")[2], np.asarray(found.fit.product[0])
     observation, row = where.test.observation, catalogue.get(name)
-    metrics = against_reference(product, where.reference, where.test.model.ratio, where.data_range)
+    metrics = against_reference(product, where.reference, ratio=where.test.model.ratio, data_range=where.data_range)
     return where.section(
         case,
         text=f"Of the pixels and bands, {measured.covered:.1%} lie within the interval of {measured.level:.0%}. A good "

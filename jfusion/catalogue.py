@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
 from jax import Array
@@ -68,7 +68,7 @@ class Recipe:
     """How a paper trains its system.
 
     Attributes:
-        optimiser: optax transformation for so many steps in all.
+        optimiser: makes the optax transformation for so many steps in all, such as ``lambda steps: optax.adam(1e-3)``.
         steps: optimiser steps.
         patch: side of a training patch in high-resolution pixels.
         batch: patches a step.
@@ -93,6 +93,13 @@ class Recipe:
     average: float = 0.0
     dtype: DType = "float32"
     turn: bool = False
+
+    def __post_init__(self) -> None:
+        if not callable(self.optimiser) or isinstance(self.optimiser, type):
+            raise InputError(
+                "the optimiser of a recipe is made for a number of steps, such as lambda steps: optax.adam(1e-3), but "
+                f"is a {type(self.optimiser).__name__}."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -297,6 +304,10 @@ class System:
     local: int | None = None
     displaced: bool = False
 
+    def __post_init__(self) -> None:
+        if self.family not in get_args(Family):
+            raise unknown("family", self.family, get_args(Family))
+
     def reads_model(self, sizes: Mapping[str, Any] | None = None) -> bool:
         """Whether it takes the operators of the observation model, by `needs_model` or by the ``physics`` of sizes."""
         return self.needs_model or (sizes or {}).get("physics") == "exact"
@@ -326,14 +337,21 @@ def systems() -> dict[str, System]:
     return dict(sorted(rows.items(), key=lambda item: (order.index(item[1].family), item[0])))
 
 
+ADDED: set[str] = set()
+"""Names of the rows that `add` has made known."""
+
+
 def add(system: System) -> System:
-    """Makes a row known to this process, as those of installed packages are.
+    """Makes a row known to this process, as those of installed packages are; it takes the place of one that was added.
 
     Raises:
-        InputError: another row has its name.
+        InputError: a row of an installed package has its name.
     """
-    if systems().setdefault(system.name, system) is not system:
+    rows = systems()
+    if system.name in rows and system.name not in ADDED and rows[system.name] is not system:
         raise InputError(f"there is a system called {system.name!r} already; rename one.")
+    ADDED.add(system.name)
+    rows[system.name] = system
     return system
 
 
@@ -362,4 +380,4 @@ def get(name: str) -> System:
     rows = systems()
     if name in rows:
         return rows[name]
-    raise unknown("system", name, rows)
+    raise InputError(f"{unknown('system', name, rows)} One of your own is module:NAME of its row.")

@@ -302,7 +302,8 @@ def _fuse_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("output", type=Path, metavar="OUT", help="GeoTIFF to write")
     sub.add_argument(
         "--system", metavar="NAME",
-        help="see `jfusion list`; module:NAME for a row of your own (default: one that needs no training)",
+        help="see `jfusion list`; module:NAME for a row of your own (default: that of --weights, or one that needs no "
+        "training)",
     )  # fmt: skip
     _pair_options(sub)
     sub.add_argument(

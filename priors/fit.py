@@ -35,7 +35,8 @@ from priors.rollback import Record, Rollback
 Tree = Any
 
 Loss = Callable[[Any, Pair, Array], tuple[Array, Tree]]
-"""``loss(module, pair, key)``: a scalar, and the output that the fit is for (any pytree of arrays)."""
+"""``loss(module, pair, key)``: a scalar, and the output that the fit is for: product and observation model, unless
+`Plan.finish` makes these of another pytree of arrays."""
 
 ADAM = optax.flatten(optax.scale_by_adam())
 """Adam on one vector of all parameters, which compiles faster than on each array."""
@@ -91,7 +92,8 @@ class Stage:
         loss: see `Loss`; it draws its noise from the key, which is another one at every step.
         steps: optimiser steps at full effort.
         rate: learning rate by the share of the steps that is done, such as a `Schedule` or `Falling`.
-        optimiser: turns gradients into the direction that the learning rate scales.
+        optimiser: turns gradients into the direction that the learning rate scales and that is then subtracted, such as
+            ``optax.scale_by_adam()``; ``optax.adam(rate)`` has a rate and a sign of its own and would climb.
         trainable: names of the module's attributes whose parameters are fitted; empty for all.
         rates: multiples of the learning rate for the parameters of single attributes, (name, multiple) each.
         project: called on the module after each step; puts parameters back into their set, in place.
@@ -110,7 +112,13 @@ class Stage:
     average: float = 0.0
 
     def split(self, module: nnx.Module) -> tuple[Any, Tree, Tree]:
-        """Graph definition, what is fitted, and the rest."""
+        """Graph definition, what is fitted, and the rest.
+
+        Raises:
+            InputError: the module has no attribute of a name in `trainable` or `rates`.
+        """
+        if missing := {*self.trainable, *dict(self.rates)} - set(vars(module)):
+            raise InputError(f"{type(module).__name__} has no {', '.join(sorted(missing))}; see trainable and rates.")
 
         def fitted(path: tuple[Any, ...], value: Any) -> bool:
             return isinstance(value, nnx.Param) and (not self.trainable or path[0] in self.trainable)

@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 
 from jfusion.errors import InputError
-from jfusion.operators import Observation, ObservationModel, one_psf
+from jfusion.operators import Observation, ObservationModel, check_pair, one_psf
 from jfusion.operators.linear import pytree
 
 
@@ -39,13 +39,8 @@ class Pair:
         Raises:
             InputError: the shapes do not fit each other.
         """
-        lr, guide = observation["lr"], observation["guide"]
-        if lr.ndim != 4 or guide.shape[:-1] != (lr.shape[0], lr.shape[1] * model.ratio, lr.shape[2] * model.ratio):
-            raise InputError(
-                f"lr must be (batch, h, w, band) and guide (batch, h ratio, w ratio, band) at ratio {model.ratio}, but "
-                f"their shapes are {lr.shape} and {guide.shape}; crop both to their common extent."
-            )
-        images = {"lr": lr, "guide": guide}
+        check_pair(observation, model)
+        images = {"lr": observation["lr"], "guide": observation["guide"]}
         return Pair(
             images, {key: jnp.ones((*image.shape[:-1], 1), image.dtype) for key, image in images.items()}, model
         )

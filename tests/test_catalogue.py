@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
 from jfusion import catalogue
-from jfusion.catalogue import Bands, Classical, Fitted, System, Trained
+from jfusion.catalogue import Bands, Classical, Fitted, Recipe, System, Trained
 from jfusion.data.simulate import Simulation
 from jfusion.errors import InputError
 from jfusion.inference.run import completed, count_parameters, run
@@ -302,3 +303,47 @@ def test_run_estimates_what_a_system_needs(scene: np.ndarray) -> None:
     done = run(catalogue.get("fuse"), one, unknown)
     assert done.model.known
     assert "estimated" in done.note
+
+
+def test_rows_of_ones_own_may_be_made_anew() -> None:
+    """As in a notebook; those of packages may not be replaced."""
+    row = catalogue.get("cubic")
+    mine = [dataclasses.replace(row, name="mine_again", title=title) for title in ("first", "second")]
+    try:
+        for one in mine:
+            catalogue.add(one)
+            assert catalogue.get("mine_again") is one
+        with pytest.raises(InputError, match="called 'cubic' already"):
+            catalogue.add(dataclasses.replace(row, title="mine"))
+    finally:
+        catalogue.systems().pop("mine_again")
+
+
+def test_rows_that_cannot_be_meant() -> None:
+    row = catalogue.get("cubic")
+    with pytest.raises(InputError, match="did you mean unrolled"):
+        dataclasses.replace(row, family="unroled")
+    with pytest.raises(InputError, match="such as lambda steps"):
+        Recipe(optax.adam(1e-3), steps=1, patch=8, batch=1)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="module:NAME"):
+        catalogue.get("my_module.MINE")
+
+
+@pytest.mark.parametrize("name", ["cubic", "pannet", "dip"])
+def test_what_cannot_be_run_is_said_first(name: str, scene: np.ndarray) -> None:
+    data = pair(scene)
+    observation, lr = data.observation, data.observation["lr"]
+    for wrong, said in (
+        ({"hs": lr, "guide": observation["guide"]}, "but this dict has hs, guide"),
+        (data, "but this Simulation is none"),
+        ({"lr": lr[0], "guide": observation["guide"][0]}, r"came as lr \(16, 16, 12\), guide"),
+        ({"lr": observation["guide"], "guide": lr}, "common extent"),
+        ({"lr": lr.at[0, 0, 0, 0].set(jnp.nan), "guide": observation["guide"]}, "lr has 1 values that are NaN"),
+    ):
+        with pytest.raises(InputError, match=said):
+            run(name, wrong, data.model)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"training\.weights\.load"):
+        run(name, observation, data.model, weights="net.safetensors")  # type: ignore[arg-type]
+    if name != "pannet":
+        with pytest.raises(InputError, match="not trained: leave out stpes"):
+            run(name, observation, data.model, stpes=3)

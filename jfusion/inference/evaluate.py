@@ -51,17 +51,25 @@ def _seen(operator: Callable[[Array], Any], image: Array) -> Any:
     return operator(image)
 
 
+def _single(image: Array | np.ndarray) -> Array | np.ndarray:
+    """An image without a leading axis of one."""
+    return image[0] if image.ndim == 4 and len(image) == 1 else image
+
+
 def against_reference(
     product: Array | np.ndarray,
     reference: Array | np.ndarray,
+    *,
     ratio: int,
     data_range: float,
     mask: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """The metrics with reference of one product ``(height, width, band)``; see `jfusion.metrics.evaluate`.
+    """The metrics with reference of one product, see `jfusion.metrics.evaluate`.
 
-    One that is smaller than the window of SSIM has none.
+    Product and reference are ``(height, width, band)``, or have a leading axis of one. A product that is smaller than
+    the window of SSIM has none.
     """
+    product, reference = _single(product), _single(reference)
     across = min(product.shape[:2])
     defined = {k: m for k, m in metrics.WITH_REFERENCE.items() if across >= SSIM_WINDOW or k != "SSIM"}
     return metrics.evaluate(
@@ -70,9 +78,10 @@ def against_reference(
 
 
 def without_reference(
-    product: Array, observation: Observation, model: ObservationModel, mask: np.ndarray | None = None
+    product: Array | np.ndarray, observation: Observation, model: ObservationModel, mask: np.ndarray | None = None
 ) -> dict[str, float]:
-    """The metrics at full resolution of one product ``(1, height, width, band)``, and its residuals.
+    """The metrics at full resolution of one product, ``(height, width, band)`` or with a leading axis of one, and its
+    residuals.
 
     The product and the guide are degraded by the model's spatial response or, where it is not known, by MTF-matched
     Gaussians of the gains in `sensors.MTF_FALLBACK`; residuals are given for the sensors whose operators are known.
@@ -80,6 +89,7 @@ def without_reference(
     counts that the PSF spreads it to. An image of one band has no `PAIRS_OF_BANDS`, and one of fewer than two ratios of
     low-resolution pixels a side, which no block fits into, has only the residuals.
     """
+    product = jnp.asarray(_single(product))[None]
     ratio, grid, spatial = model.ratio, model.grid, model.operators["lr"]
     if isinstance(spatial, Displaced):
         observation, spatial = {**observation, "lr": in_place(observation, model)}, spatial.response
@@ -209,7 +219,7 @@ def _with_truth(image: Scene, truth: Scene, ratio: int, data_range: float | None
     if not valid.any():
         raise InputError(f"{image.name} and the reference have no valid pixel in common; compare the same area.")
     peak = float(truth.physical()[truth.valid].max()) if data_range is None else data_range
-    return against_reference(as_input(image)[0], as_input(truth)[0], ratio, peak, valid)
+    return against_reference(as_input(image), as_input(truth), ratio=ratio, data_range=peak, mask=valid)
 
 
 def _with_pair(image: Scene, pair: Pair, registering: bool) -> dict[str, float]:

@@ -17,7 +17,7 @@ from jfusion.catalogue import Fit, Fitted, System
 from jfusion.errors import InputError
 from jfusion.operators import Observation, ObservationModel
 from jfusion.progress import Progress, silent
-from jfusion.training.folder import Run, open_run
+from jfusion.training.folder import Run, code_of, open_run
 from jfusion.training.loop import name_of
 
 SECONDS = 10.0
@@ -103,13 +103,14 @@ class Keeper:
 
 @contextmanager
 def kept(
-    folder: Path, configuration: Mapping[str, Any], resume: bool = True, progress: Progress = silent
+    folder: Path, configuration: Mapping[str, Any], code: str, resume: bool = True, progress: Progress = silent
 ) -> Iterator[Keeper]:
     """A fit's folder, see `jfusion.training.folder`, while the fit runs.
 
     Args:
         folder: made where it is not there.
         configuration: plain values; only a fit with the same is gone on with.
+        code: see `jfusion.training.folder.code_of`.
         resume: whether a fit in the folder is gone on with; otherwise there must be none.
         progress: what the keeper's course also calls.
 
@@ -118,7 +119,7 @@ def kept(
         RunError: no checkpoint is sound, or one cannot be written.
         SystemExit: SIGTERM has come; with code 143, when the state is on the disk.
     """
-    with open_run(folder, configuration) as run:
+    with open_run(folder, configuration, code) as run:
         step, record = run.newest(resume)
         with run.writing(step):
             yield Keeper(run, step, record, Course(progress, record.get("planned", 0), step))
@@ -178,7 +179,7 @@ def fit(
         "seed": name_of(jax.random.key_data(key)),
         "pair": name_of((dict(observation), model, valid)),
     }  # fmt: skip
-    with kept(folder, settings, resume, progress) as keeper:
+    with kept(folder, settings, code_of(method.fit, method.generator), resume, progress) as keeper:
         done = method.fit(
             *pair, budget=keeper.left(budget), progress=keeper.course, restore=keeper.restore, save=keeper.save,
             **arguments,

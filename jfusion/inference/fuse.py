@@ -42,7 +42,7 @@ from jfusion.operators.registration import Registration, shown
 from jfusion.progress import Progress, silent
 from jfusion.tasks import Task, spatiospectral_task
 from jfusion.training.loop import Network
-from jfusion.training.weights import load
+from jfusion.training.weights import load, system_of
 
 DEFAULT_SYSTEMS = {"pansharpening": "mtf_glp_cbd", "hs_pansharpening": "fuse", "hs_ms": "fuse"}
 """By task, those that need no training and beat interpolation in PSNR, SAM and ERGAS on every embedded scene tried."""
@@ -198,7 +198,7 @@ def fuse(
     Args:
         lr, guide: GeoTIFF, ENVI, MATLAB or HDF5.
         output: GeoTIFF to write.
-        system: name in the catalogue; one that needs no training by default.
+        system: name in the catalogue; by default that of the weights, or one that needs no training.
         lr_key, guide_key: array inside a MATLAB or HDF5 file.
         lr_sensor, guide_sensor: in place of the files' metadata, see `jfusion.inference.pair.sensor_bands`.
         nodata: value of invalid pixels, besides the files' own.
@@ -234,7 +234,7 @@ def fuse(
         check_nodata(nodata, opened_lr.outline, opened_guide.outline)
         lr_outline, guide_outline = sources.outlines
         task = spatiospectral_task(lr_outline.bands, guide_outline.bands)
-        row = choose(system, task)
+        row = choose(system or (None if weights is None else system_of(weights)), task)
         check_learning(row, weights, {"--budget": budget, "--keep": keep})
         if exact:
             check_exact(row)

@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from jfusion import catalogue
 from jfusion.catalogue import Bands, Classical, Fitted, Fusion, System, Trained
 from jfusion.data.simulate import Simulation, reduce
 from jfusion.errors import InputError, RunError
@@ -21,7 +22,7 @@ from jfusion.inference.fits import fit
 from jfusion.inference.meter import measured
 from jfusion.inference.pair import in_blocks, observed
 from jfusion.inference.uncertainty import calibrated, check_interval
-from jfusion.operators import Observation, ObservationModel, relative_residual, upsample
+from jfusion.operators import Observation, ObservationModel, check_pair, relative_residual, upsample
 from jfusion.operators.estimate import Estimate, estimate
 from jfusion.operators.linear import floating
 from jfusion.operators.registration import Registration, displaced, in_place, register, shown
@@ -182,7 +183,7 @@ def _residuals(product: Array, observation: Observation, model: ObservationModel
 
 
 def run(
-    system: System,
+    system: System | str,
     observation: Observation,
     model: ObservationModel,
     *,
@@ -208,7 +209,7 @@ def run(
     Any other gets `lr` in its place (`jfusion.operators.registration`).
 
     Args:
-        system: a row of the catalogue.
+        system: a row of the catalogue, or its name.
         observation: what the sensors gave.
         model: what is known of them.
         data: pairs with truth to train on; the pair itself, one ratio lower, by default.
@@ -231,15 +232,20 @@ def run(
             an ensemble, see `jfusion.inference.uncertainty`.
         exact: whether the product of an unrolled network is to agree with the observation: it is then the nearest such
             image, see `unrolled.stages.consistent`.
-        settings: further arguments of `jfusion.training.loop.train`.
+        settings: further arguments of `jfusion.training.loop.train`, where a network is trained.
 
     Raises:
-        InputError: the pair or the weights do not fit the system, the folder holds other work, the system or the
-            pair has no interval, or the system makes no exact products.
+        InputError: the pair or the weights do not fit the system, its images are not finite, the system does not learn
+            by such settings, the folder holds other work, the system or the pair has no interval, or the system makes
+            no exact products.
         RunError: the images could not be registered, training diverged, the product is not finite, or the folder cannot
             be written to or read from.
     """
+    system = catalogue.get(system) if isinstance(system, str) else system
+    check_pair(observation, model)
+    _check_settings(system, weights, settings)
     observation = jax.tree.map(floating, dict(observation))
+    _check_finite(observation)
     seen = None if valid is None else jnp.asarray(observed(valid, model.ratio))
     if uncertainty is not None:
         check_interval(system, observation["lr"].shape[1:3], model.ratio, uncertainty, seen)
@@ -291,10 +297,37 @@ def run(
             model = model if system.displaced else displaced(model, found.displacement)
             notes.append(str(found))
         product.block_until_ready()
+    lr, guide = observation["lr"], observation["guide"]
+    if product.shape != (expected := (*guide.shape[:3], lr.shape[-1])):
+        raise InputError(f"{system.name} made a product of shape {product.shape}, but one of this pair is {expected}.")
     if not bool(jnp.isfinite(product).all()):
         raise RunError(f"{system.name} made pixels that are not finite; check the pair for constant or empty bands.")
     note = "; ".join(filter(None, notes))
     return Run(product, model, meter.seconds, meter.peak_memory_mib, parameters, note, network, found, half_width)
+
+
+def _check_settings(system: System, weights: Any, settings: Mapping[str, Any]) -> None:
+    """Raises InputError where weights, or settings of a training, mean nothing."""
+    if weights is not None and not isinstance(weights, Network):
+        raise InputError(
+            f"weights are a Network, as `training.network` or `jfusion.training.weights.load(path)`, but a "
+            f"{type(weights).__name__} came."
+        )
+    trains = isinstance(system.method, Trained)
+    given = [*(["weights"] if weights is not None and not trains else []), *settings]
+    if given and (not trains or weights is not None):
+        why = "is given weights" if trains else f"is {system.family} and not trained"
+        hint = "; a fit takes effort=" if isinstance(system.method, Fitted) else ""
+        raise InputError(f"{system.name} {why}: leave out {', '.join(given)}{hint}.")
+
+
+def _check_finite(observation: Observation) -> None:
+    for name, image in observation.items():
+        if count := int(jnp.size(image) - jnp.isfinite(image).sum()):
+            raise InputError(
+                f"{name} has {count} values that are NaN or infinite; fill them (jfusion.inference.pair.filled) and "
+                "say which pixels are valid."
+            )
 
 
 def _generator(fitted: Fitted, bands: Bands, sizes: dict[str, Any]) -> Any:
@@ -321,7 +354,12 @@ def ready(system: System, network: Network | None = None, exact: bool = False) -
     """
     if isinstance(system.method, Classical):
         function = jax.jit(system.method.function)
-        return lambda observation, model: function(*model.linear(jax.tree.map(floating, dict(observation))))
+
+        def fuse(observation: Observation, model: ObservationModel) -> Array:
+            check_pair(observation, model)
+            return function(*model.linear(jax.tree.map(floating, dict(observation))))
+
+        return fuse
     if isinstance(system.method, Fitted):
         raise InputError(f"{system.name} is fitted to each pair anew; it cannot be made ready beforehand.")
     if network is None:

@@ -3,7 +3,7 @@
 from jfusion.operators.grid import Grid
 from jfusion.operators.linear import Adjoint, Composition, Identity, LinearOperator, dot_test
 from jfusion.operators.mask import Mask
-from jfusion.operators.observation import Observation, ObservationModel, relative_residual, scaled
+from jfusion.operators.observation import Observation, ObservationModel, check_pair, relative_residual, scaled
 from jfusion.operators.psf import box_psf, gaussian_psf, mtf_psf, mtf_sigma
 from jfusion.operators.resample import upsample
 from jfusion.operators.spatial import (
@@ -36,6 +36,7 @@ __all__ = [
     "SpectralResponse",
     "Warp",
     "box_psf",
+    "check_pair",
     "dot_test",
     "gaussian_psf",
     "mtf_psf",

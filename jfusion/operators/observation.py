@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -68,6 +69,31 @@ class ObservationModel:
     def replace(self, **changes: Any) -> ObservationModel:
         """A copy with some attributes changed."""
         return dataclasses.replace(self, **changes)
+
+
+def check_pair(observation: Mapping[str, Array], model: ObservationModel, target: Array | None = None) -> None:
+    """Raises InputError unless the images of pairs are of one extent.
+
+    Args:
+        observation: `lr` ``(batch, height, width, band)``, and `guide` of ``ratio`` times its height and width.
+        model: of the pairs.
+        target: their truth, of the guide's height and width.
+    """
+    if not isinstance(observation, Mapping) or not {"lr", "guide"} <= observation.keys():
+        came = f"has {', '.join(observation) or 'none'}" if isinstance(observation, Mapping) else "is none"
+        raise InputError(
+            f"an observation is a dict with the images lr and guide, but this {type(observation).__name__} {came}; "
+            "give a pair's .observation, or both by these names."
+        )
+    lr, guide, ratio = jnp.shape(observation["lr"]), jnp.shape(observation["guide"]), model.ratio
+    shapes = {"lr": lr, "guide": guide} | ({} if target is None else {"target": jnp.shape(target)})
+    fine = () if len(lr) != 4 else (lr[0], ratio * lr[1], ratio * lr[2])
+    if any(len(shape) != 4 or (name != "lr" and shape[:3] != fine) for name, shape in shapes.items()):
+        came = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise InputError(
+            f"a pair is lr (batch, height, width, band) and the rest of {ratio} times that height and width, channels "
+            f"last, but came as {came}; crop all to their common extent."
+        )
 
 
 def scaled(

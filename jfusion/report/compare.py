@@ -93,7 +93,9 @@ class Contest:
             sensors = self.model if done.registration is None else done.model
             values = without_reference(done.product, self.observation, sensors, self.mask)
         else:
-            values = against_reference(product, self.reference, self.model.ratio, self.data_range, self.mask)
+            values = against_reference(
+                product, self.reference, ratio=self.model.ratio, data_range=self.data_range, mask=self.mask
+            )
         if self.sensors is not None and done.model.known:
             values |= sensor_errors(done.model, self.sensors, self.observation["lr"])
         path = self.write(product, folder, name)

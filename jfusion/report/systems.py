@@ -66,7 +66,8 @@ def sizes(system: System) -> dict[str, Any]:
 def describe(system: System) -> str:
     """The row as text of `WIDTH` columns."""
     paper = system.paper
-    source = f'{paper.authors}. "{paper.title}". {paper.venue}, {paper.year}.'
+    parts = paper.authors, paper.title and f'"{paper.title}"', ", ".join(filter(None, (paper.venue, str(paper.year))))
+    source = f"{'. '.join(filter(None, parts))}."
     lines = {
         "family": system.family,
         "tasks": ", ".join(system.tasks),

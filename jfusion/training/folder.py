@@ -6,9 +6,12 @@ TensorBoard in `events.out.tfevents.jfusion`; and `lock`, which keeps a second p
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import json
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from importlib.metadata import version
@@ -53,16 +56,27 @@ def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str
     ]
 
 
+def code_of(*functions: Any) -> str:
+    """A short name for the source files in which functions and classes are written."""
+    content = hashlib.sha256()
+    for function in functions:
+        inner = inspect.unwrap(getattr(function, "func", function))
+        if file := inspect.getsourcefile(inspect.getmodule(inner) or code_of):
+            content.update(Path(file).read_bytes() if Path(file).exists() else b"")
+    return content.hexdigest()[:16]
+
+
 class Run:
     """An open run folder; see `open_run`.
 
     Attributes:
         checkpoints: of the run.
         configuration: of the experiment, plain values, saved in every checkpoint.
+        code: see `code_of`, saved likewise.
     """
 
-    def __init__(self, folder: Path, configuration: Record, checkpoints: Checkpoints) -> None:
-        self.folder, self.configuration, self.checkpoints = folder, configuration, checkpoints
+    def __init__(self, folder: Path, configuration: Record, code: str, checkpoints: Checkpoints) -> None:
+        self.folder, self.configuration, self.code, self.checkpoints = folder, configuration, code, checkpoints
         self._scalars: Scalars | None = None
         self._told = False
 
@@ -74,12 +88,14 @@ class Run:
     def newest(self, again: bool) -> tuple[int, Record]:
         """Step and record of the checkpoint to go on from; step 0 and an empty record where the run is new.
 
+        It is said where other code made it.
+
         Raises:
             InputError: the folder holds a run that is not to be resumed, or one of another experiment.
             RunError: all checkpoints are damaged.
         """
         if not again and self.checkpoints.steps():
-            raise InputError(f"{self.folder} holds a run already; resume it or choose another folder.")
+            raise InputError(f"{self.folder} holds a run already; resume it, choose another folder or delete it.")
         step = self.checkpoints.newest()
         if jax.process_count() > 1 and np.ptp(multihost_utils.process_allgather(np.int32(step))):
             raise InputError(
@@ -92,6 +108,13 @@ class Run:
             raise InputError(
                 f"{self.folder} holds a run of other settings: {'; '.join(changed)}. Choose another folder or the "
                 "same settings."
+            )
+        if record.get("code", self.code) != self.code:
+            warnings.warn(
+                f"the code has changed since {self.folder} was begun, whose step {step} is gone on from all the same; "
+                "choose another folder to begin anew.",
+                RuntimeWarning,
+                stacklevel=3,
             )
         return step, record
 
@@ -124,7 +147,7 @@ class Run:
         told = self.must_stop(step)
         if (save or told) and not failed():
             versions = {name: version(name) for name in PACKAGES}
-            record = {**record, "configuration": self.configuration, "versions": versions}
+            record = {**record, "configuration": self.configuration, "code": self.code, "versions": versions}
             self.checkpoints.save(step, state, record)
         if told:
             self.checkpoints.wait()
@@ -167,14 +190,14 @@ class Run:
 
 
 @contextmanager
-def open_run(folder: Path, configuration: Mapping[str, Any]) -> Iterator[Run]:
-    """The run in a folder, new or to be resumed.
+def open_run(folder: Path, configuration: Mapping[str, Any], code: str) -> Iterator[Run]:
+    """The run in a folder, new or to be resumed; see `Run`.
 
     Raises:
         InputError: the folder cannot be made.
     """
     with alone_in(folder), closing(Checkpoints(folder / "checkpoints")) as checkpoints:
-        yield Run(folder, plain(configuration), checkpoints)
+        yield Run(folder, plain(configuration), code, checkpoints)
 
 
 @contextmanager

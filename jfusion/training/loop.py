@@ -25,7 +25,7 @@ from jfusion.data.patches import VALID, Crops, Mixture, crops, turned_crops
 from jfusion.data.pipeline import loader, stacked
 from jfusion.data.simulate import Simulation, explains, unexplained
 from jfusion.errors import InputError, RunError
-from jfusion.operators import Observation, ObservationModel, scaled
+from jfusion.operators import Observation, ObservationModel, check_pair, scaled
 from jfusion.progress import Progress, silent
 from jfusion.training.players import CRITICS, NETWORK, make_players
 from jfusion.training.step import (
@@ -84,14 +84,9 @@ class Network:
             InputError: the observation has other bands, or another ratio, than the network was built for, or its images
                 do not cover the same area.
         """
+        check_pair(observation, model)
         if not self.serves(found := Bands.of(observation, model)):
             raise InputError(f"the network was built for {self.bands}, but the pair has {found}; train for this pair.")
-        lr, guide = (observation[key].shape[-3:-1] for key in ("lr", "guide"))
-        if guide != (model.ratio * lr[0], model.ratio * lr[1]):
-            raise InputError(
-                f"the guide must have {model.ratio} times the {lr[0]} x {lr[1]} pixels of lr, but has {guide[0]} x "
-                f"{guide[1]}; crop both to the same area."
-            )
         if self.system.reads_model(self.sizes):
             observation, model = model.linear(observation)
         result = self.module(*scaled(observation, model, 1 / self.scale), **options)
@@ -202,7 +197,11 @@ def train(
         raise InputError("the validation images are those of training; give another region, see data.patches.hold_out.")
     if budget is not None and jax.process_count() > 1:
         raise InputError("a budget of seconds ends each process at another step; give a number of steps.")
-    _check(data, seed)
+    if seed < 0:
+        raise InputError(f"a seed is 0 or more, but is {seed}.")
+    if not isinstance(data, Simulation):
+        raise InputError(f"training takes pairs with truth, a Simulation, but a {type(data).__name__} came.")
+    check_pair(data.observation, data.model, data.target)
     origin = _begun(system, data, seed, sizes, start)
     if system.reads_model(origin.sizes):
         data, validation = _linear(data), validation and _linear(validation)
@@ -212,6 +211,7 @@ def train(
     if every < 1:
         raise InputError(f"there must be a step at least between two looks, but every is {every}.")
     steps, batch, data = recipe.steps, recipe.batch, _over(data, origin.scale)
+    _check_product(system, origin.module, data, recipe.patch)
     if start is None and method.initialise is not None:
         method.initialise(origin.module, data.observation, data.model, data.target)
     players, modules = make_players(method, origin.module, origin.bands, steps, seed, origin.sizes, pace)
@@ -228,7 +228,7 @@ def train(
     with ExitStack() as stack:
         run: Run | None = None
         if folder is not None:
-            from jfusion.training.folder import open_run
+            from jfusion.training.folder import code_of, open_run
 
             settings = {
                 "system": system.name, "bands": dataclasses.asdict(origin.bands), "sizes": origin.sizes, "seed": seed,
@@ -241,7 +241,8 @@ def train(
                 settings["start"] = name_of(first.parameters)
             if valid is not None:
                 settings["valid pixels"] = name_of(valid)
-            run = stack.enter_context(open_run(folder, settings))
+            code = code_of(*(part for part in (method.network, method.loss, method.stochastic) if part is not None))
+            run = stack.enter_context(open_run(folder, settings, code))
             done, state, record = run.resume(state, resume)
             history = _History(**record.get("history", {}))
             best, spent = _best(run, state, history), record.get("seconds", 0.0)
@@ -306,18 +307,23 @@ def train(
     return Training(network(state.players[NETWORK]), history.losses, done, steps, seconds, chosen)
 
 
-def _check(data: Simulation, seed: int) -> None:
-    """Raises InputError where the images of pairs are not of one size, or the seed is negative."""
-    if seed < 0:
-        raise InputError(f"a seed is 0 or more, but is {seed}.")
-    lr, ratio = np.shape(data.observation["lr"]), data.model.ratio
-    for name, image in {"guide": data.observation["guide"], "target": data.target}.items():
-        shape = np.shape(image)
-        if len(lr) != 4 or len(shape) != 4 or shape[:3] != (lr[0], ratio * lr[1], ratio * lr[2]):
-            raise InputError(
-                f"training takes pairs (image, height, width, band) whose guide and target have {ratio} times the "
-                f"height and width of lr, but lr is {lr} and {name} is {shape}; crop them to the same area."
-            )
+def _check_product(system: System, module: Any, data: Simulation, patch: int) -> None:
+    """Raises InputError where the network does not make products of patches; nothing is computed.
+
+    One of the family unrolled is also asked for its stages, as reports do.
+    """
+    example = crops(data, patch)[0]
+    target = example.pop("target")
+    images = {name: jax.ShapeDtypeStruct((1, *image.shape), image.dtype) for name, image in example.items()}
+    graph, state = nnx.split(module)
+    options = {"stages": True} if system.family == "unrolled" else {}
+    made = jax.eval_shape(lambda state, images: nnx.merge(graph, state)(images, data.model, **options), state, images)
+    product = getattr(made, "product", made) if options else made
+    if (shape := getattr(product, "shape", type(product).__name__)) != (1, *target.shape):
+        raise InputError(
+            f"{system.name} makes {shape} of a patch, but a product is {(1, *target.shape)}: the bands of lr at the "
+            "pixels of the guide."
+        )
 
 
 def _begun(system: System, data: Simulation, seed: int, sizes: dict[str, Any] | None, start: Network | None) -> Network:

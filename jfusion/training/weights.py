@@ -39,6 +39,31 @@ def save(path: str | os.PathLike[str], network: Network) -> None:
         temporary.write_bytes(serialise(arrays, {"jfusion": json.dumps(description)}))
 
 
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Description and arrays of a file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            description = json.loads((file.metadata() or {})["jfusion"])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return {
+            "system": str(description["system"]),
+            "bands": Bands(**description["bands"]),
+            "sizes": description["sizes"],
+            "scale": float(description["scale"]),
+        }, arrays
+    except FileNotFoundError:
+        raise InputError(f"there is no weights file {path}; check the path.") from None
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is not a weights file of jfusion (safetensors written by training).") from error
+
+
+def system_of(path: str | os.PathLike[str]) -> str:
+    """The name of the system that a file has the weights of; raises InputError as `load` does."""
+    return str(_read(path)[0]["system"])
+
+
 def load(path: str | os.PathLike[str], system: System | None = None) -> Network:
     """Reads a trained network.
 
@@ -50,18 +75,8 @@ def load(path: str | os.PathLike[str], system: System | None = None) -> Network:
         InputError: no such file, not a weights file of jfusion, the weights of another system, or arrays that do not
             fit the network.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "np") as file:
-            description = json.loads((file.metadata() or {})["jfusion"])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        name, bands = str(description["system"]), Bands(**description["bands"])
-        sizes, scale = description["sizes"], float(description["scale"])
-    except FileNotFoundError:
-        raise InputError(f"there is no weights file {path}; check the path.") from None
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is not a weights file of jfusion (safetensors written by training).") from error
+    description, arrays = _read(path)
+    name, bands, sizes, scale = (description[key] for key in ("system", "bands", "sizes", "scale"))
     system = system or catalogue.systems().get(name)
     if system is None:
         raise InputError(f"{path} has the weights of {name}, which no catalogue has; give its row as second argument.")

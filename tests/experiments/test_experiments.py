@@ -146,10 +146,10 @@ def test_default_systems_beat_interpolation(data: str, guide: tuple[str, ...]) -
     task = spatiospectral_task(observation["lr"].shape[-1], observation["guide"].shape[-1])
     ours, trivial = (
         against_reference(
-            np.asarray(run_system(catalogue.get(name), observation, model).product[0]),
+            run_system(catalogue.get(name), observation, model).product,
             where.reference,
-            model.ratio,
-            1.0,
+            ratio=model.ratio,
+            data_range=1.0,
         )
         for name in (DEFAULT_SYSTEMS[task.name], task.baseline)
     )

@@ -191,7 +191,7 @@ def test_a_shift_in_the_psf_stays_one_ratio_lower(scene: np.ndarray) -> None:
 
 
 def test_products_smaller_than_a_window_are_judged(scene: np.ndarray) -> None:
-    values = against_reference(scene[:8, :8], scene[:8, :8], 2, 1.0)
+    values = against_reference(scene[:8, :8], scene[None, :8, :8], ratio=2, data_range=1.0)
     assert "SSIM" not in values
     assert values["SAM"] == pytest.approx(0, abs=0.05)
 

@@ -113,7 +113,7 @@ def test_stages_train_only_their_parts(pair):
 
 def test_parts_have_learning_rates_of_their_own(pair):
     """A step of Adam is as long as the learning rate, so the parts that moved less show their multiple."""
-    plain, slower = Stage(regression_loss, 1, Schedule(1e-2)), (("offset", 0.25), ("absent", 7.0))
+    plain, slower = Stage(regression_loss, 1, Schedule(1e-2)), (("offset", 0.25),)
     before = Regression(jax.random.key(0))
     steps = [
         jax.tree.map(jnp.subtract, *(nnx.to_pure_dict(nnx.state(m)) for m in (fitted.module, before)))
@@ -123,6 +123,12 @@ def test_parts_have_learning_rates_of_their_own(pair):
     np.testing.assert_allclose(np.abs(steps[0]["offset"]), 1e-2, rtol=1e-3)
     np.testing.assert_allclose(steps[1]["offset"], 0.25 * steps[0]["offset"], rtol=1e-5)
     np.testing.assert_allclose(steps[1]["weight"], steps[0]["weight"], rtol=1e-5)
+
+
+def test_parts_that_the_module_does_not_have(pair):
+    for wrong in ({"trainable": ("offset", "wieght")}, {"rates": (("wieght", 2.0),)}):
+        with pytest.raises(InputError, match="Regression has no wieght"):
+            fit(Regression, pair, (Stage(regression_loss, 1, Schedule(1e-2), **wrong),), key=jax.random.key(0))
 
 
 def keep_positive(module):

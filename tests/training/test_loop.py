@@ -16,6 +16,7 @@ import numpy as np
 import optax
 import pytest
 import toys
+from flax import nnx
 from jax.experimental.compilation_cache import compilation_cache
 
 from jfusion import catalogue
@@ -257,6 +258,31 @@ def test_held_out_images_are_others() -> None:
         train(toys.row(), DATA, validation=DATA)
 
 
+def test_networks_that_make_something_else_than_products() -> None:
+    class OneBand(nnx.Module):
+        def __init__(self, bands: Bands, *, rngs: nnx.Rngs) -> None:
+            self.scale = nnx.Param(jnp.ones(()))
+
+        def __call__(self, observation, model):
+            return self.scale[...] * observation["guide"][..., :1]
+
+    row = toys.row()
+    wrong = dataclasses.replace(row, method=dataclasses.replace(row.method, network=OneBand))
+    with pytest.raises(InputError, match=r"makes \(1, \d+, \d+, 1\) of a patch, but a product is"):
+        train(wrong, DATA)
+    unrolled = dataclasses.replace(row, family="unrolled")
+    with pytest.raises(TypeError, match="stages"):
+        train(unrolled, DATA)
+
+
+def test_code_that_has_changed_is_told(tmp_path, monkeypatch) -> None:
+    with pytest.raises(SystemExit):
+        train(toys.row(), DATA, folder=tmp_path, progress=stop_at(20))
+    monkeypatch.setattr("jfusion.training.folder.code_of", lambda *_: "other")
+    with pytest.warns(RuntimeWarning, match="the code has changed since .* whose step 20 is gone on from"):
+        train(toys.row(), DATA, folder=tmp_path)
+
+
 def test_pairs_whose_images_differ_in_extent() -> None:
     lr, guide = DATA.observation["lr"], DATA.observation["guide"]
     for wrong in (
@@ -264,10 +290,12 @@ def test_pairs_whose_images_differ_in_extent() -> None:
         DATA._replace(observation={"lr": lr, "guide": guide[:, :, :-2]}),
         DATA._replace(observation={"lr": lr[0], "guide": guide[0]}, target=DATA.target[0]),
     ):
-        with pytest.raises(InputError, match="crop them to the same area"):
+        with pytest.raises(InputError, match="common extent"):
             train(toys.row(), wrong)
     with pytest.raises(InputError, match="0 or more"):
         train(toys.row(), DATA, seed=-1)
+    with pytest.raises(InputError, match="a Simulation, but a dict came"):
+        train(toys.row(), DATA.observation)
 
 
 def test_a_budget_ends_training_early() -> None:
