@@ -18,11 +18,15 @@ import rasterio
 import scipy.io
 from affine import Affine
 
+from jfusion import catalogue
+from jfusion.catalogue import Bands
 from jfusion.cli import main, parser
 from jfusion.data import geotiff, readers, scenes
 from jfusion.errors import InputError
 from jfusion.process import answered
 from jfusion.report.results import read_results
+from jfusion.training import weights
+from jfusion.training.loop import Network, build
 
 COMMAND = [sys.executable, "-m", "jfusion.cli"]
 
@@ -145,6 +149,15 @@ def test_inputs_are_not_replaced(tmp_path: Path, capsys) -> None:
         assert main(["fuse", *map(str, (lr, guide, out, *options)), "--overwrite", "-q"]) == 2
         assert "would replace" in capsys.readouterr().err
     assert (lr.read_bytes(), guide.read_bytes()) == before
+
+
+def test_weights_say_which_system_they_are_of(tmp_path: Path, capsys) -> None:
+    files, row = good(tmp_path), catalogue.get("pannet")
+    bands, sizes = Bands(4, 1, 2), row.method.tiny  # type: ignore[union-attr]
+    weights.save(tmp_path / "net.safetensors", Network(row, bands, sizes, build(row, bands, 0, sizes), 1000.0))
+    out = tmp_path / "out.tif"
+    assert main(["fuse", *map(str, files), str(out), "--weights", str(tmp_path / "net.safetensors")]) == 0
+    assert "pannet (pansharpening)" in capsys.readouterr().err
 
 
 def test_a_sensor_that_nobody_knows_is_a_remark(tmp_path: Path, capsys) -> None:
