@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments.gather import markdown_line
+from experiments.gather import markdown_table
 from experiments.places import place
 from jfusion import catalogue
 from jfusion.catalogue import System, Trained
@@ -128,8 +128,7 @@ def lines(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[list[s
 
 def markdown(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     """The table as Markdown."""
-    heads: Sequence[str] = ["system", *KINDS]
-    return "".join(f"{markdown_line(line)}\n" for line in (heads, ["---"] * len(heads), *lines(found)))
+    return markdown_table(["system", *KINDS], lines(found))
 
 
 def show(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from experiments.gather import markdown_line
+from experiments.gather import markdown_line, markdown_table
 from jfusion import catalogue, sensors
 from jfusion.data import scenes
 from jfusion.data.simulate import Simulation
@@ -147,8 +147,8 @@ def summary(lines: Sequence[Line]) -> Iterator[str]:
 def text(lines: Sequence[Line]) -> str:
     """The table and its summary, in Markdown."""
     rows = [cells(line) for line in lines]
-    table = [markdown_line(row) for row in (rows[0], ["---"] * len(rows[0]), *(row.values() for row in rows))]
-    return "\n".join(["# Blind fusion", "", *table, "", *summary(lines), ""])
+    table = markdown_table([*rows[0]], (row.values() for row in rows))
+    return "\n".join(["# Blind fusion", "", table, *summary(lines), ""])
 
 
 def main(settings: Settings) -> Path:

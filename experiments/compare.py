@@ -180,7 +180,8 @@ MORE_GROUND: dict[str, Changes] = {
     "spfnet": {"steps": 32000},
     "tonwmd": {"steps": 20000},
 }
-"""The same where there is more to learn from: longer for three that were still gaining on held-out pixels."""
+"""The same where there is more to learn from: longer for three that were behind FUSE and still gaining on held-out
+pixels."""
 
 CHANGED = {"jasper_ridge": MANY_BANDS, "landsat8_momotombo": FEW_BANDS, "sentinel2_fields": MORE_GROUND}
 """What changes on a scene."""

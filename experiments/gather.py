@@ -291,6 +291,11 @@ def markdown_line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def markdown_table(heads: Sequence[str], lines: Iterable[Iterable[str]]) -> str:
+    """A table with these heads, a line a row."""
+    return "".join(f"{markdown_line(line)}\n" for line in (heads, ["---"] * len(heads), *lines))
+
+
 def _told(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in in_words(values).items())
 

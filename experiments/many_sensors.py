@@ -23,7 +23,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments.gather import markdown_line
+from experiments.gather import markdown_table
 from jfusion import catalogue, sensors
 from jfusion.catalogue import System, Trained
 from jfusion.data import scenes
@@ -196,9 +196,7 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The table as Markdown."""
-    heads = ["sensors", *rows[0]["found"]]
-    lines = [heads, ["---"] * len(heads), *([row["sensors"], *cells(row)] for row in rows)]
-    return "".join(f"{markdown_line(line)}\n" for line in lines)
+    return markdown_table(["sensors", *rows[0]["found"]], ([row["sensors"], *cells(row)] for row in rows))
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:

@@ -24,25 +24,24 @@ PAPER = Experiment(protocol=Protocol(ratio=4), out=EXPERIMENT.out)
 
 
 def named(words: list[str]) -> str:
-    """The name of the system that the first word of the command line says, or what this script does.
+    """The name of the system that the first word of the command line says.
 
     Raises:
         InputError: it says none.
     """
-    if words[:1] in (["-h"], ["--help"]):
-        print(__doc__)
-        sys.exit(0)
     if not words or words[0].startswith("-"):
         raise InputError("say first which system, as module:NAME of its row, such as experiments.tutorial:MINE.")
     return catalogue.get(words[0]).name
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] in (["-h"], ["--help"]):
+        sys.exit(answered(lambda: print(__doc__)))
     use_all_cores()
     names: list[str] = []
     if code := answered(lambda: names.append(named(sys.argv[1:]))):
         sys.exit(code)
-    word = sys.argv.pop(1)
+    system = sys.argv.pop(1)
     if not any(word.partition("=")[0] == "--data" for word in sys.argv):
         sys.argv += ["--data", EXPERIMENT.data]
-    main(names[0], PAPER, EXPERIMENT, script=f"own {word}")
+    main(names[0], PAPER, EXPERIMENT, script=f"own {system}")

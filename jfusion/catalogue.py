@@ -95,7 +95,7 @@ class Recipe:
     turn: bool = False
 
     def __post_init__(self) -> None:
-        if not callable(self.optimiser) or isinstance(self.optimiser, type):
+        if not callable(self.optimiser):
             raise InputError(
                 "the optimiser of a recipe is made for a number of steps, such as lambda steps: optax.adam(1e-3), but "
                 f"is a {type(self.optimiser).__name__}."

@@ -239,8 +239,6 @@ def simulate(arguments: argparse.Namespace) -> None:
 def evaluate(arguments: argparse.Namespace) -> None:
     from jfusion.inference.evaluate import evaluate_files
 
-    if arguments.reference is None and (arguments.lr is None or arguments.guide is None):
-        raise InputError("give --reference FILE, or --lr FILE and --guide FILE of the pair without a reference.")
     result = evaluate_files(
         arguments.product, arguments.reference, arguments.lr, arguments.guide, ratio=arguments.ratio,
         data_range=arguments.data_range, registering=arguments.register,
@@ -258,7 +256,7 @@ def at_least(least: int) -> Callable[[str], int]:
 
     def whole_number(text: str) -> int:
         if not least <= (value := int(text)) < 2**63:
-            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, but is {text}")
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, below 2^63, but is {text}")
         return value
 
     return whole_number

@@ -193,7 +193,7 @@ def evaluate_files(
             existing_file(path)
     paired = lr is not None and guide is not None
     if reference is None and not paired:
-        raise InputError("give a reference, or both images of the pair.")
+        raise InputError("give --reference FILE, or --lr FILE and --guide FILE of the pair without a reference.")
     if reference is not None and not paired and ratio is None:
         raise InputError("ERGAS needs the ratio of the pair; say --ratio N or give --lr and --guide.")
     if reference is not None and registering:
@@ -206,8 +206,9 @@ def evaluate_files(
         pair = make_pair(*images, lr_sensor, guide_sensor)
     read = [image, *([] if truth is None else [truth]), *([] if pair is None else [pair.lr, pair.guide])]
     check_nodata(nodata, *read)
-    if truth is not None:
-        values = _with_truth(image, truth, pair.geometry.ratio if pair else ratio or 1, data_range)
+    ratio = ratio if pair is None else pair.geometry.ratio
+    if truth is not None and ratio is not None:
+        values = _with_truth(image, truth, ratio, data_range)
     elif pair is not None:
         values = _with_pair(image, pair, registering)
     return {name: (value, ": ".join(CONVENTIONS[name])) for name, value in values.items()}

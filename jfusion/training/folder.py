@@ -60,9 +60,10 @@ def code_of(*functions: Any) -> str:
     """A short name for the source files in which functions and classes are written."""
     content = hashlib.sha256()
     for function in functions:
-        inner = inspect.unwrap(getattr(function, "func", function))
-        if file := inspect.getsourcefile(inspect.getmodule(inner) or code_of):
-            content.update(Path(file).read_bytes() if Path(file).exists() else b"")
+        module = inspect.getmodule(inspect.unwrap(getattr(function, "func", function)))
+        file = getattr(module, "__file__", None)  # a notebook has none
+        if file is not None and Path(file).is_file():
+            content.update(Path(file).read_bytes())
     return content.hexdigest()[:16]
 
 

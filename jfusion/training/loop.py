@@ -318,7 +318,7 @@ def _check_product(system: System, module: Any, data: Simulation, patch: int) ->
     graph, state = nnx.split(module)
     options = {"stages": True} if system.family == "unrolled" else {}
     made = jax.eval_shape(lambda state, images: nnx.merge(graph, state)(images, data.model, **options), state, images)
-    product = getattr(made, "product", made) if options else made
+    product = getattr(made, "product", made)
     if (shape := getattr(product, "shape", type(product).__name__)) != (1, *target.shape):
         raise InputError(
             f"{system.name} makes {shape} of a patch, but a product is {(1, *target.shape)}: the bands of lr at the "

@@ -74,7 +74,7 @@ def test_what_is_missing_is_said_before_anything_is_read(tmp_path: Path, monkeyp
     for arguments, said in (
         ({"reference": tmp_path / "truht.tif", "ratio": 2}, "there is no file .*truht.tif"),
         ({"reference": product}, "say --ratio"),
-        ({"lr": product}, "both images of the pair"),
+        ({"lr": product}, "or --lr FILE and --guide FILE"),
         ({"reference": product, "ratio": 2, "registering": True}, "leave out --register"),
     ):
         with pytest.raises(InputError, match=said):

@@ -28,7 +28,7 @@ from jfusion.operators import Grid, ObservationModel, SpatialResponse, gaussian_
 from jfusion.progress import bar
 from jfusion.training import checkpoints, loop, scalars
 from jfusion.training.checkpoints import Checkpoints
-from jfusion.training.folder import alone_in
+from jfusion.training.folder import alone_in, code_of
 from jfusion.training.loop import build, train
 
 DATA, HELD_OUT = hold_out(toys.simulation(size=32))
@@ -278,6 +278,7 @@ def test_networks_that_make_something_else_than_products() -> None:
 def test_code_that_has_changed_is_told(tmp_path, monkeypatch) -> None:
     with pytest.raises(SystemExit):
         train(toys.row(), DATA, folder=tmp_path, progress=stop_at(20))
+    assert code_of(len) == code_of() != code_of(toys.row)  # of what has no file, as in a notebook, nothing is known
     monkeypatch.setattr("jfusion.training.folder.code_of", lambda *_: "other")
     with pytest.warns(RuntimeWarning, match="the code has changed since .* whose step 20 is gone on from"):
         train(toys.row(), DATA, folder=tmp_path)
