@@ -103,7 +103,7 @@ def test_short_runs_are_repeated_and_failures_named(tmp_path: Path, monkeypatch:
         finish(
             run,
             {"sun": 30.0, "tsfn": 35.0}[run.system] + run.experiment.seed,
-            SHORT + (1 if run.system == "tsfn" else -1),
+            SHORT["unrolled"] + (1 if run.system == "tsfn" else -1),
         )
         return ""
 
@@ -133,9 +133,17 @@ def test_short_runs_are_repeated_and_failures_named(tmp_path: Path, monkeypatch:
 
 def test_short_runs_of_another_device_are_not_repeated(tmp_path: Path) -> None:
     runs = [run_of(tmp_path, "sun"), run_of(tmp_path, "tsfn")]
-    finish(runs[0], 30.0, SHORT - 1, device="1 x another")
-    finish(runs[1], 30.0, SHORT - 1)
+    finish(runs[0], 30.0, SHORT["unrolled"] - 1, device="1 x another")
+    finish(runs[1], 30.0, SHORT["unrolled"] - 1)
     assert [len(compare.wanted(run)) for run in runs] == [1, len(SEEDS)]
+
+
+def test_fits_are_repeated_below_a_limit_of_their_own(tmp_path: Path) -> None:
+    runs = [run_of(tmp_path, "udaln"), run_of(tmp_path, "gdd")]
+    finish(runs[0], 30.0, SHORT["prior"] - 1)
+    finish(runs[1], 30.0, SHORT["prior"] + 1)
+    assert SHORT["prior"] + 1 < SHORT["unrolled"]
+    assert [len(compare.wanted(run)) for run in runs] == [len(SEEDS), 1]
 
 
 def script(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
