@@ -109,14 +109,18 @@ def learned(bands: Bands, *keys: str) -> Degradation:
 # Terms of losses
 
 
-def sum_to_one(abundances: Array) -> Array:
-    """``sum_p |sum_k A[p, k] - 1|`` of abundances ``(batch, height, width, endmember)``."""
-    return jnp.sum(jnp.abs(abundances.sum(-1) - 1))
+def sum_to_one(abundances: Array, weight: Array) -> Array:
+    """``sum_p |sum_k A[p, k] - 1|`` of abundances ``(batch, height, width, endmember)`` and weights of a `Pair`."""
+    return jnp.sum(jnp.abs(abundances.sum(-1, keepdims=True) - 1) * weight)
 
 
-def sparsity(abundances: Array) -> Array:
-    """Kullback-Leibler divergence of each endmember's mean abundance from `SPARSITY`, as Bernoulli laws, summed."""
-    mean = jnp.clip(abundances.mean((0, 1, 2)), 1e-6, 1 - 1e-6)
+def sparsity(abundances: Array, weight: Array) -> Array:
+    """Kullback-Leibler divergence of each endmember's mean abundance from `SPARSITY`, as Bernoulli laws, summed.
+
+    Means are over weighted pixels.
+    """
+    mean = jnp.sum(abundances * weight, (0, 1, 2)) / jnp.maximum(weight.sum(), 1)
+    mean = jnp.clip(mean, 1e-6, 1 - 1e-6)
     used, unused = SPARSITY * jnp.log(SPARSITY / mean), (1 - SPARSITY) * jnp.log((1 - SPARSITY) / (1 - mean))
     return jnp.sum(used + unused)
 

@@ -113,7 +113,8 @@ def joint_loss(module: CucaNet, pair: Pair, key: Array) -> tuple[Array, tuple[Ar
         + 10 * lr
         + 10 * guide
         + 1e4 * sensor_mismatch(module.degradation, model, pair)
-        + 0.01 * (sum_to_one(coarse) + sum_to_one(fine) + sparsity(coarse) + sparsity(fine))
+        + 0.01 * (sum_to_one(coarse, weight["lr"]) + sum_to_one(fine, weight["guide"]))
+        + 0.01 * (sparsity(coarse, weight["lr"]) + sparsity(fine, weight["guide"]))
     )
     return loss, (product, model)
 
@@ -169,8 +170,8 @@ CUCANET = System(
     "abundance with 0.01; softmaxes make the target of the release uniform. Learned PSF and responses are kept on the "
     "simplex by softmax, at a hundred times the rate, which acts on logits (constrained=False: PSF free, responses "
     "clamped, as released, but that the sum that they are divided by has its gradient, too). Known operators are used "
-    "as they are. Without a given support every band is eligible for the response. The spectral attention has a weight "
-    "for each low-resolution pixel; the stated count is that of 16 x 16. The pair is scaled to a largest magnitude of "
-    "one.",
+    "as they are. Without a given support every band is eligible for the response, within one it starts as a Gaussian "
+    "in the middle, in the release flat. The spectral attention has a weight for each low-resolution pixel; the stated "
+    "count is that of 16 x 16. The pair is scaled to a largest magnitude of one.",
     parameters=(1_010_270, Bands(31, 3, 32)),
 )

@@ -225,11 +225,12 @@ DBSR = System(
     differences="S and U keep the size of their patches throughout, where the release leaves out the halving but not "
     "the doubling, so that its deeper branches see magnified crops of the centre. Patches are drawn at random, not in "
     "a fixed tiling. B in the fit of U is the pair's own, in the release a fixed Gaussian. Learned operators are kept "
-    "on the simplex by softmax, without the release's offset and weight decay, at a hundred times its rate, which "
-    "acts on logits and falls with that of G; the PSF starts as the mean over a pixel, there at random, and has at "
-    "most 4 ratio taps a side (32 at ratio 8, as released). The release starts R from the true one; here an unknown R "
-    "is found, with an unknown B, from |R Y - B Z| first. The learning rate falls first after 1000 steps, in the "
-    "release after the first step already. Odd sizes are halved upwards. The pair is scaled to a largest magnitude of "
-    "one, which the product, between 0 and 1, does not exceed. The count is of G; S and U have 362,750 and 477,344.",
+    "on the simplex by softmax, without the release's offset and weight decay, at a hundred times its rate, which acts "
+    "on logits and falls with that of G; the PSF starts as the mean over a pixel, there at random, and has at most 4 "
+    "ratio taps a side (32 at ratio 8, as released). The release starts R from the true one; here an unknown R is "
+    "found, with an unknown B, from |R Y - B Z| first. The steps of S and U grow with the number of patches that tile "
+    "the image (549,003 of all stages at 256 x 256 pixels of Y). The learning rate falls first after 1000 steps, in "
+    "the release after the first step already. Odd sizes are halved upwards. The pair is scaled to a largest magnitude "
+    "of one, which the product, between 0 and 1, does not exceed. The count is of G; S and U have 362,750 and 477,344.",
     parameters=(8_549_704, Bands(31, 3, 8)),
 )

@@ -347,8 +347,8 @@ def fit(
         key: random key, the same for all scenes. Keys ``(members,)`` fit an ensemble at once. Scenes, or else members,
             are shared out over as many devices as do so evenly.
         effort: scales the steps of every stage; each has at least one.
-        budget: seconds for the whole. A stage may use its share, by steps, of what is left; its schedule is shortened
-            to that and not cut off.
+        budget: seconds for the whole. A stage may use its share, by steps, of what is left, but not more than half
+            while others follow; its schedule is shortened to that and not cut off.
         progress: called before the first loop, with the steps that are planned, and after each; the loss is a mean.
         stopping: ends stages early, when all scenes and members have nothing more to learn; each keeps its own best.
         valid: masks ``(height, width)`` of the pixels of each image that count, by its name; all by default.
@@ -410,9 +410,10 @@ def fit(
             if number + 1 == len(stages):
                 state.losses.append(float(_look(program, params, state.iterate, seen)[0].mean()))
         left = None if budget is None else budget - (time.monotonic() - begun)
-        share = None if left is None else left * totals[number] / sum(totals[number:])
+        last = number + 1 == len(stages)
+        share = None if left is None else left if last else left * min(totals[number] / sum(totals[number:]), 0.5)
         after = partial(_after, sum(totals[number + 1 :]), progress, save)
-        final = _run(program, seen, watched, state, stopping, share, after)
+        final = _run(program, seen, watched, state, stopping, share, last, after)
         earlier = final.earlier + final.total
         module, state = nnx.merge(program.graphdef, final.kept, final.iterate.rest), None
     if stages[-1].average and stopping is None:
@@ -459,9 +460,10 @@ def _run(
     state: FitState,
     stopping: Stopping | None,
     seconds: float | None,
+    last: bool,
     after: Callable[[FitState, int], None],
 ) -> FitState:
-    """Runs a stage to its end."""
+    """Runs a stage to its end, or for some seconds: without its compilation, unless it is the last."""
     begun, loop, pace, planned = time.monotonic(), 1, None, state.total
     step = int(jnp.max(state.iterate.step))
     while step < state.total:
@@ -481,6 +483,8 @@ def _run(
             )
         loss = float(iterate.loss.mean())
         state = dataclasses.replace(state, iterate=iterate, losses=[*state.losses, loss])
+        if step == steps and not last:
+            begun = now
         if seconds is not None and step < state.total:
             left = seconds - (now - begun)
             more = 0 if left <= 0 else math.ceil(left / pace) if pace else planned

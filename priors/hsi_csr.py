@@ -204,8 +204,8 @@ HSI_CSR = System(
     ),
     differences="The fit sees the whole pair at each step where the release draws 8 patches, so the sums are over the "
     "image. B is the pair's own PSF where the paper averages blocks, and B Z stands for the coarse guide that the "
-    "release is given. Selecting a response from a data set of cameras is not here. The pair is scaled to a largest "
-    "magnitude of one.",
+    "release is given. A designed response is kept to rows that sum to one, where the release only clips it at zero. "
+    "Selecting a response from a data set of cameras is not here. The pair is scaled to a largest magnitude of one.",
     parameters=(15_420, Bands(31, 3, 32)),
     needs_model=True,
 )

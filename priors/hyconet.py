@@ -61,16 +61,16 @@ def joint_loss(module: HyCoNet, pair: Pair, key: Array) -> tuple[Array, tuple[Ar
     Sums over pixels and bands. The paper's D (B A_z) is B X, since D is linear on the simplex. The output is X = D A_z
     and the model.
     """
-    model, y, weight = module.degradation(pair.model), pair.observation["lr"], pair.weight["lr"]
+    model, y, weight = module.degradation(pair.model), pair.observation["lr"], pair.weight
     coarse, fine = module.abundances(pair.observation)
     product = module.decode(fine)
     lr, guide = misfits(sum_l1, model, product, pair)
     loss = (
-        10 * sum_l1(module.decode(coarse), y, weight)
+        10 * sum_l1(module.decode(coarse), y, weight["lr"])
         + 10 * guide
         + 10 * lr
         + 100 * sensor_mismatch(module.degradation, model, pair)
-        + 0.01 * (sparsity(coarse) + sparsity(fine))
+        + 0.01 * (sparsity(coarse, weight["lr"]) + sparsity(fine, weight["guide"]))
     )
     return loss, (product, model)
 
@@ -110,9 +110,10 @@ HYCONET = System(
     differences="A spectral response that is not known is learned: the release builds it and never steps it. The "
     "softmax stands alone, without the ReLU before it, which keeps every abundance away from 0; under it the "
     "sum-to-one term of the release is 0 and is left out. The sparsity term compares each endmember's mean abundance "
-    "with 0.01; softmaxes make the target of the release uniform. Learned PSF and responses are kept on the simplex "
-    "by softmax, at a hundred times the rate, which acts on logits (constrained=False: clamped as released, but that "
-    "the sum that responses are divided by has its gradient, too). Known operators are used as they are. Without a "
-    "given support every band is eligible for the response. The pair is scaled to a largest magnitude of one.",
+    "with 0.01; softmaxes make the target of the release uniform. Learned PSF and responses are kept on the simplex by "
+    "softmax, at a hundred times the rate, which acts on logits (constrained=False: clamped as released, but that the "
+    "sum that responses are divided by has its gradient, too). Known operators are used as they are. Without a given "
+    "support every band is eligible for the response, within one it starts as a Gaussian in the middle, in the release "
+    "flat. The pair is scaled to a largest magnitude of one.",
     parameters=(456_084, Bands(103, 4, 4)),
 )

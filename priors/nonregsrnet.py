@@ -112,14 +112,14 @@ class NonRegSrNet(nnx.Module):
         return clamp(self.decoder(abundances))
 
 
-def correlation(a: Array, b: Array) -> Array:
-    """Squared correlation of two vectors of abundances, over endmembers, mean over pixels.
+def correlation(a: Array, b: Array, weight: Array) -> Array:
+    """Squared correlation of two vectors of abundances, over endmembers, mean over weighted pixels.
 
     The local cross-correlation of VoxelMorph in a window of one pixel and all endmembers.
     """
     a, b = (x - x.mean(-1, keepdims=True) for x in (a, b))
-    cross, energy = jnp.sum(a * b, -1), jnp.sum(a * a, -1) * jnp.sum(b * b, -1)
-    return jnp.mean(cross**2 / (energy + EPSILON))
+    cross, energy_a, energy_b = (jnp.sum(x, -1, keepdims=True) for x in (a * b, a * a, b * b))
+    return jnp.sum(cross**2 / (energy_a * energy_b + EPSILON) * weight) / jnp.maximum(weight.sum(), 1)
 
 
 def roughness(field: Array) -> Array:
@@ -142,8 +142,8 @@ def joint_loss(module: NonRegSrNet, pair: Pair, key: Array) -> tuple[Array, tupl
         sum_l1(module.decode(coarse), observed["lr"], weight["lr"])
         + sum_l1(model["guide"](product), observed["guide"], weight["guide"])
         + sum_l1(module.decode(registered), model["lr"](product), weight["lr"])
-        + 0.01 * (sum_to_one(coarse) + sum_to_one(fine))
-        + 0.01 * (1 - correlation(registered, degraded) + roughness(field))
+        + 0.01 * (sum_to_one(coarse, weight["lr"]) + sum_to_one(fine, weight["guide"]))
+        + 0.01 * (1 - correlation(registered, degraded, weight["lr"]) + roughness(field))
     )
     return loss, (product, model, field)
 
@@ -185,7 +185,7 @@ NONREGSRNET = System(
     "release's is not. Learned PSF and responses are kept on the simplex by softmax, at a hundred times the rate, "
     "which acts on logits (constrained=False: clamped as released, but that the sum that responses are divided by has "
     "its gradient, too). Known operators are used as they are; where the PSF differs between bands, abundances see its "
-    "mean. Without a given support every band is eligible for the response. The pair is scaled to a largest magnitude "
-    "of one.",
+    "mean. Without a given support every band is eligible for the response, within one it starts as a Gaussian in the "
+    "middle. The pair is scaled to a largest magnitude of one.",
     parameters=(2_078_832, Bands(191, 6, 4)),
 )

@@ -34,16 +34,16 @@ class Pair:
 
     @staticmethod
     def of(observation: Observation, model: ObservationModel) -> Pair:
-        """The pair with weights of one.
+        """The pair with weights of one, in float32 or better: sums over pixels do not fit into less.
 
         Raises:
             InputError: the shapes do not fit each other.
         """
         check_pair(observation, model)
-        images = {"lr": observation["lr"], "guide": observation["guide"]}
-        return Pair(
-            images, {key: jnp.ones((*image.shape[:-1], 1), image.dtype) for key, image in images.items()}, model
-        )
+        images = {key: jnp.asarray(observation[key]) for key in ("lr", "guide")}
+        images = {key: image.astype(jnp.promote_types(image.dtype, jnp.float32)) for key, image in images.items()}
+        weights = {key: jnp.ones((*image.shape[:-1], 1), image.dtype) for key, image in images.items()}
+        return Pair(images, weights, model)
 
     def normalised(self) -> tuple[Pair, Array]:
         """The pair divided by the largest magnitude in it, and that scale; one for both keeps the model valid."""

@@ -26,18 +26,26 @@ BANDS = Bands(6, 2, 2)
 
 
 def test_abundances_are_summed_over_pixels():
-    assert float(sum_to_one(jnp.full((1, 3, 4, 5), 0.1))) == pytest.approx(12 * 0.5, rel=1e-5)
+    assert float(sum_to_one(jnp.full((1, 3, 4, 5), 0.1), jnp.ones((1, 3, 4, 1)))) == pytest.approx(12 * 0.5, rel=1e-5)
 
 
 def test_sparsity_is_least_where_every_endmember_is_rare():
     """However the abundances are spread over the pixels: one pixel in a hundred may be pure."""
     rare = jnp.zeros((1, 10, 10, 3)).at[0, 2, 3].set(1)
-    assert float(sparsity(rare)) == pytest.approx(0, abs=1e-6)
-    assert float(sparsity(jnp.full((1, 10, 10, 3), 0.01))) == pytest.approx(0, abs=1e-6)
+    assert float(sparsity(rare, jnp.ones((1, 10, 10, 1)))) == pytest.approx(0, abs=1e-6)
+    assert float(sparsity(jnp.full((1, 10, 10, 3), 0.01), jnp.ones((1, 10, 10, 1)))) == pytest.approx(0, abs=1e-6)
     half = 0.01 * np.log(0.01 / 0.5) + 0.99 * np.log(0.99 / 0.5)
-    assert float(sparsity(jnp.full((1, 2, 2, 3), 0.5))) == pytest.approx(3 * half, rel=1e-5)
-    unused = jax.grad(lambda a: sparsity(a))(jnp.zeros((1, 2, 2, 3)))
+    assert float(sparsity(jnp.full((1, 2, 2, 3), 0.5), jnp.ones((1, 2, 2, 1)))) == pytest.approx(3 * half, rel=1e-5)
+    unused = jax.grad(sparsity)(jnp.zeros((1, 2, 2, 3)), jnp.ones((1, 2, 2, 1)))
     assert np.isfinite(unused).all()
+
+
+def test_abundances_count_where_their_pixels_have_weight():
+    abundances = jax.random.uniform(jax.random.key(0), (1, 4, 6, 3))
+    weight = jnp.zeros((1, 4, 6, 1)).at[:, :, :2].set(1)
+    seen, ones = abundances[:, :, :2], jnp.ones((1, 4, 2, 1))
+    for term in (sum_to_one, sparsity):
+        np.testing.assert_allclose(term(abundances, weight), term(seen, ones), rtol=1e-5)
 
 
 def test_encoders_start_as_he_et_al_say():

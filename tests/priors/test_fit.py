@@ -201,6 +201,17 @@ def test_what_a_budget_ends_between_two_looks_is_kept(pair, monkeypatch):
     assert not np.array_equal(done.module.weight[...], Regression(jax.random.key(0)).weight[...])
 
 
+def test_a_budget_leaves_half_of_its_time_to_later_stages(pair, monkeypatch):
+    clock = iter(range(10_000))
+    monkeypatch.setattr("priors.fit.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    stages = [Stage(regression_loss, steps, Schedule(1e-2)) for steps in (20_000, 10)]
+    taken = {}
+    fit(Regression, pair, stages, key=jax.random.key(0), budget=100.0,
+        save=lambda state: taken.update({state.stage: int(state.iterate.step)}))  # fmt: skip
+    assert 1 < taken[0] < 20_000
+    assert taken[1] == 10
+
+
 def test_a_loss_that_is_not_finite_names_its_step(pair):
     every_step = Stopping(every=1, patience=10**6)
     losses = fit(Regression, pair, (PLAIN,), key=jax.random.key(0), stopping=every_step).losses

@@ -60,10 +60,13 @@ def test_field(signed):
 
 def test_correlation_and_roughness():
     a = jnp.asarray(RNG.uniform(size=(1, 4, 5, 30)), jnp.float32)
-    assert float(correlation(a, 0.3 + 2 * a)) == pytest.approx(1, abs=1e-4)
+    ones = jnp.ones((1, 4, 5, 1))
+    assert float(correlation(a, 0.3 + 2 * a, ones)) == pytest.approx(1, abs=1e-4)
     b = jnp.asarray(RNG.uniform(size=(1, 4, 5, 30)), jnp.float32)
     pixels = [np.corrcoef(*np.stack([a, b])[:, 0, i, j])[0, 1] ** 2 for i in range(4) for j in range(5)]
-    assert float(correlation(a, b)) == pytest.approx(np.mean(pixels), abs=1e-4)
+    assert float(correlation(a, b, ones)) == pytest.approx(np.mean(pixels), abs=1e-4)
+    first = ones.at[:, 1:].set(0)
+    assert float(correlation(a, b, first)) == pytest.approx(np.mean(pixels[:5]), abs=1e-4)
     ramp = jnp.stack(jnp.meshgrid(2.0 * jnp.arange(4), jnp.arange(5.0), indexing="ij"), -1)
     assert float(roughness(ramp)) == pytest.approx((4 + 1) / 4)
 
@@ -87,7 +90,7 @@ def test_loss_is_the_sum_of_its_terms(scene):
             (1, module.decode(registered), model["lr"](product)),
             (0.01, coarse.sum(-1), 1),
             (0.01, fine.sum(-1), 1),
-            (0.01, correlation(registered, model["lr"](fine)), 1),
+            (0.01, correlation(registered, model["lr"](fine), jnp.ones((1, 4, 4, 1))), 1),
         ]
         return loss, sum(weight * jnp.abs(a - b).sum() for weight, a, b in terms), field
 

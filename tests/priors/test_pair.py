@@ -53,3 +53,12 @@ def test_both_images_are_brought_to_what_both_sensors_would_see():
         np.testing.assert_allclose(mixed, pair.observation["lr"] @ response.srf.T, rtol=1e-5)
         if psf.ndim == 2:
             np.testing.assert_allclose(mixed, blurred, rtol=1e-5)
+
+
+def test_many_pixels_of_half_precision_are_counted():
+    """A float16 holds no number above 65,504: a mean over more pixels would be nothing."""
+    model = ObservationModel({"lr": None, "guide": None}, Grid.nested(1))
+    images = {"lr": jnp.zeros((1, 300, 300, 1), jnp.float16), "guide": jnp.zeros((1, 300, 300, 1), jnp.float16)}
+    pair = Pair.of(images, model)
+    found = mean_l1(pair.observation["lr"] + 0.5, pair.observation["lr"], pair.weight["lr"])
+    np.testing.assert_allclose(found, 0.5, rtol=1e-5)
