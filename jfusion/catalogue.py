@@ -78,8 +78,8 @@ class Recipe:
         parts: pieces that a batch is computed in, one after the other, to save memory.
         average: decay of an exponential moving average of the parameters, which the trained network then uses; 0 for
             none.
-        dtype: of computation, "float32" or "bfloat16"; parameters and the loss are float32 all the same, and so are
-            operators of the observation model and what is computed of their results.
+        dtype: of computation, "float32" or "bfloat16"; parameters and the loss are float32 all the same, and so are the
+            arrays of the observation model, whose operators keep the type of the image.
         turn: whether patches are turned and mirrored at random.
     """
 

@@ -131,8 +131,9 @@ UDALN = System(
         doi="10.1109/LGRS.2022.3151779",
         code="https://github.com/JiaxinLiCAS/UDALN_GRSL",
     ),
-    summary="A pixelwise network maps the guide's bands to the spectrum, X = G(Z); PSF B and spectral response R are "
-    "learned from |R Y - B Z|, G from |G(B Z) - Y|, then all from these and |R G(Z) - Z| + |B G(Z) - Y| (mean L1).",
+    summary="A pixelwise network maps the guide's bands to the spectrum, X = G(Z), so that a single band of it can "
+    "tell but one curve of spectra; PSF B and spectral response R are learned from |R Y - B Z|, G from |G(B Z) - Y|, "
+    "then all from these and |R G(Z) - Z| + |B G(Z) - Y| (mean L1).",
     method=Fitted(
         generator=SpectralGenerator,
         fit=fit_udaln,

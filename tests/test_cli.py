@@ -151,6 +151,14 @@ def test_inputs_are_not_replaced(tmp_path: Path, capsys) -> None:
     assert (lr.read_bytes(), guide.read_bytes()) == before
 
 
+def test_one_file_is_no_pair(tmp_path: Path, capsys) -> None:
+    lr, _ = good(tmp_path)
+    (tmp_path / "link.tif").symlink_to(lr)
+    for guide in (lr, tmp_path / "link.tif"):
+        assert main(["fuse", str(lr), str(guide), str(tmp_path / "out.tif"), "-q"]) == 2
+        assert "are one file" in capsys.readouterr().err
+
+
 def test_weights_say_which_system_they_are_of(tmp_path: Path, capsys) -> None:
     files, row = good(tmp_path), catalogue.get("pannet")
     bands, sizes = Bands(4, 1, 2), row.method.tiny  # type: ignore[union-attr]

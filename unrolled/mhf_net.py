@@ -42,6 +42,7 @@ from jfusion.layers.layouts import (
 )
 from jfusion.operators import Grid, Observation, ObservationModel, SpatialResponse
 from jfusion.operators.grid import prime_factors
+from jfusion.operators.spatial import one_psf
 from jfusion.tasks import SPATIOSPECTRAL
 from unrolled.lr_sensor import LrSensor
 from unrolled.physics import Physics, check_physics
@@ -363,7 +364,7 @@ class BMHFNet(nnx.Module):
         """
         lr, guide = observation["lr"], observation["guide"]
         response = model["lr"]
-        image, seen = (lr, response(guide)) if truth is None else (truth, guide)
+        image, seen = (lr, one_psf(response)(guide)) if truth is None else (truth, guide)
         predict, spectra = pair_factors(image, seen, self.rank, self.sums)
         predicted = mix(guide, predict)
         smaller = [] if self.priors is None else self.priors(predicted[..., :: self.every])[:-1]

@@ -227,6 +227,8 @@ def fuse(
     """
     check_output(output, overwrite)
     check_apart(output, *filter(None, (lr, guide, weights)))
+    if (lr.resolve(), lr_key) == (guide.resolve(), guide_key):
+        raise InputError(f"the image to sharpen and its guide are one file, {lr}; give two images of one place.")
     with ExitStack() as stack, measured() as meter:
         opened_lr = stack.enter_context(opened(lr, lr_key, nodata))
         opened_guide = stack.enter_context(opened(guide, guide_key, nodata))

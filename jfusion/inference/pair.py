@@ -27,6 +27,9 @@ GROUND = 4096
 PSF_REACH = 2
 """How far the PSF of a low-resolution pixel reaches, in such pixels; as far as `jfusion.operators.estimate` lets it."""
 
+NAMED = 20
+"""Bands of a sensor whose names a message holds; of more it has the first three."""
+
 OTHER_SCALE = 1.5
 """Factor between a guide band and what the tables say of it from which on both images are taken to differ in scale."""
 
@@ -163,9 +166,10 @@ def sensor_bands(scene: Scene, name: str) -> Sensor:
     for part in (sensor.ms, sensor.pan, sensor):
         if len(part.bands) == scene.bands:
             return part
+    names = sensor.band_names if len(sensor.bands) <= NAMED else (*sensor.band_names[:3], "...")
     raise InputError(
         f"{scene.name} has {scene.bands} bands, but {name} has {len(sensor.ms.bands)} multispectral and "
-        f"{len(sensor.pan.bands)} panchromatic ones ({', '.join(sensor.band_names)}); name another sensor, give all "
+        f"{len(sensor.pan.bands)} panchromatic ones ({', '.join(names)}); name another sensor, give all "
         f"bands of one kind, or say which ones these are, in the order of the image, such as {name}:"
         f"{','.join(sensor.band_names[:2])}."
     )

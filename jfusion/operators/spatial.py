@@ -20,7 +20,7 @@ from jax.typing import ArrayLike
 
 from jfusion.errors import InputError
 from jfusion.operators.grid import Grid
-from jfusion.operators.linear import LinearOperator, as_image, pytree, static_field
+from jfusion.operators.linear import LinearOperator, as_image, pytree, single, static_field
 from jfusion.operators.psf import Profiles, mtf_psf
 
 Boundary = Literal["circular", "reflect", "valid"]
@@ -147,26 +147,26 @@ def _blocks(x: Array, kernel: Array, ratio: int) -> Array:
 def otf(psf: Psf, height: int, width: int) -> Array:
     """Optical transfer function of a circular blur: ``(height, width // 2 + 1, 1 or band)``, complex.
 
-    Raises:
-        InputError: the PSF is larger than the image.
+    A PSF that is larger than the image goes round it.
     """
     kernel = psf_kernel(psf)
     rows, columns = kernel.shape[:2]
-    if rows > height or columns > width:
-        raise InputError(f"a PSF of {rows} x {columns} taps is larger than the image of {height} x {width} pixels.")
-    kernel = kernel.reshape(rows, columns, -1)
-    kernel = jnp.pad(kernel, ((0, height - rows), (0, width - columns), (0, 0)))
+    kernel = jnp.pad(kernel.reshape(rows, columns, -1), ((0, -rows % height), (0, -columns % width), (0, 0)))
+    kernel = kernel.reshape(-1, height, -(-columns // width), width, kernel.shape[-1]).sum((0, 2))
     return jnp.fft.rfft2(jnp.roll(kernel, (-(rows // 2), -(columns // 2)), (0, 1)), axes=(0, 1))
 
 
 def _fourier(x: Array, kernel: Array, boundary: Boundary) -> Array:
     rows, columns = kernel.shape[:2]
+    if boundary == "valid":
+        for taps, size in zip((rows, columns), x.shape[-3:-1], strict=True):
+            tap_source(size, taps, 1, 0, boundary)
     if boundary == "reflect":
         pad = ((rows // 2,) * 2, (columns // 2,) * 2)
         x = jnp.pad(x, (*((0, 0),) * (x.ndim - 3), *pad, (0, 0)), mode="reflect")
     height, width = x.shape[-3:-1]
-    spectrum = jnp.fft.rfft2(x, axes=(-3, -2)) * otf(kernel.astype(x.dtype), height, width)
-    y = jnp.fft.irfft2(spectrum, s=(height, width), axes=(-3, -2))
+    spectrum = jnp.fft.rfft2(single(x), axes=(-3, -2)) * otf(single(kernel), height, width)
+    y = jnp.fft.irfft2(spectrum, s=(height, width), axes=(-3, -2)).astype(x.dtype)
     if boundary == "circular":
         return y
     bottom, right = rows // 2, columns // 2

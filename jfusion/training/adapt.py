@@ -13,6 +13,7 @@ from jfusion.data.simulate import Simulation, cut_off, explains, reduce
 from jfusion.errors import InputError
 from jfusion.operators import Observation, ObservationModel
 from jfusion.training.loop import Network, Training, train
+from jfusion.training.many_sensors import DrawnLoss
 
 
 def adapt(
@@ -29,8 +30,8 @@ def adapt(
     Both images are degraded once more (Wald's protocol, see `jfusion.data.simulate.reduce`), so no other truth is
     looked at. A part of the observed low-resolution pixels is held out and chooses the step, see `parted`; step 0, the
     network as it came, takes part, so ``best`` is never worse on them than the network was. What is better one ratio
-    lower need not be better at the pair's own. The loss is the plain one of the network's system: one that draws
-    sensors anew would adapt it to others than those of the pair.
+    lower need not be better at the pair's own. A loss that draws sensors anew (`jfusion.training.many_sensors`) would
+    adapt the network to others than those of the pair: its system's plain one takes its place.
 
     Args:
         network: trained, of the pair's bands and ratio.
@@ -48,8 +49,10 @@ def adapt(
     """
     learn, held = parted(reduce(observation, model), share)
     assert isinstance(network.system.method, Trained)
-    plain = dataclasses.replace(network.system, method=dataclasses.replace(network.system.method, stochastic=None))
-    done = train(plain, learn, validation=held, start=network, every=every, **settings)
+    method, system = network.system.method, network.system
+    if isinstance(method.stochastic, DrawnLoss):
+        system = dataclasses.replace(system, method=dataclasses.replace(method, stochastic=None))
+    done = train(system, learn, validation=held, start=network, every=every, **settings)
     assert done.best is not None
     last, best = (dataclasses.replace(made, system=network.system) for made in (done.network, done.best))
     return dataclasses.replace(done, network=last, best=best)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import math
 import time
@@ -317,6 +318,13 @@ def _check_product(system: System, module: Any, data: Simulation, patch: int) ->
     images = {name: jax.ShapeDtypeStruct((1, *image.shape), image.dtype) for name, image in example.items()}
     graph, state = nnx.split(module)
     options = {"stages": True} if system.family == "unrolled" else {}
+    takes = inspect.signature(module).parameters
+    if options and "stages" not in takes and all(p.kind is not p.VAR_KEYWORD for p in takes.values()):
+        raise InputError(
+            f"{system.name} is of the family unrolled, whose networks are asked for their stages, but its network "
+            f"takes {', '.join(takes)} alone; let it take **options and pass them to unrolled.stages.finish, or name "
+            "another family."
+        )
     made = jax.eval_shape(lambda state, images: nnx.merge(graph, state)(images, data.model, **options), state, images)
     product = getattr(made, "product", made)
     if (shape := getattr(product, "shape", type(product).__name__)) != (1, *target.shape):

@@ -85,24 +85,34 @@ class ManySensors:
         deviation = jnp.where(response.any(-1), made.model.noise["guide"], UNSEEN)
         return made._replace(model=made.model.replace(noise={**made.model.noise, "guide": deviation}))
 
-    def loss(
-        self, loss: Callable[[Any, Observation, ObservationModel, Array], Array]
-    ) -> Callable[[Any, Observation, ObservationModel, Array, Array], Array]:
-        """A loss of training, see `jfusion.catalogue.Trained.stochastic`: ``loss`` for sensors drawn at each step.
+    def loss(self, loss: Callable[[Any, Observation, ObservationModel, Array], Array]) -> DrawnLoss:
+        """``loss`` for sensors drawn at each step."""
+        return DrawnLoss(self, loss)
 
-        Only the target of the pairs to learn from is used. Each device draws noise of its own, so that a step depends
-        on how many share the batch.
-        """
 
-        def drawn(module: Any, observation: Observation, model: ObservationModel, target: Array, key: Array) -> Array:
-            which, key = jax.random.split(key)
-            noise = per_image(key, 1)[0]
+@dataclasses.dataclass(frozen=True)
+class DrawnLoss:
+    """A loss of training for sensors drawn at each step, see `jfusion.catalogue.Trained.stochastic`.
 
-            def at(ratio: int) -> Array:
-                made = self.observe(key, target, ratio, noise)
-                return loss(module, *made)
+    Only the target of the pairs to learn from is used. Each device draws noise of its own, so that a step depends on
+    how many share the batch.
 
-            branches = [lambda ratio=ratio: at(ratio) for ratio in self.ratios]
-            return jax.lax.switch(jax.random.randint(which, (), 0, len(branches)), branches)
+    Attributes:
+        sensors: that are drawn.
+        of_pair: the loss for one of them.
+    """
 
-        return drawn
+    sensors: ManySensors
+    of_pair: Callable[[Any, Observation, ObservationModel, Array], Array]
+
+    def __call__(
+        self, module: Any, observation: Observation, model: ObservationModel, target: Array, key: Array
+    ) -> Array:
+        which, key = jax.random.split(key)
+        noise = per_image(key, 1)[0]
+
+        def at(ratio: int) -> Array:
+            return self.of_pair(module, *self.sensors.observe(key, target, ratio, noise))
+
+        branches = [lambda ratio=ratio: at(ratio) for ratio in self.sensors.ratios]
+        return jax.lax.switch(jax.random.randint(which, (), 0, len(branches)), branches)

@@ -224,8 +224,8 @@ def make_body(players: Mapping[str, Player], parts: int = 1, dtype: str = "float
     Args:
         players: in the order of play.
         parts: pieces that the share is computed in, one after the other, to save memory.
-        dtype: of computation; parameters, losses and statistics stay float32. So do the operators of the model, which
-            make what is computed of their results float32 too: most of an unrolled network.
+        dtype: of computation; parameters, losses and statistics stay float32, and so do the arrays of the model, whose
+            operators keep the type of the image.
         observing: whether the `lr` of a batch is noise alone, and the sensor is still to see the patches.
     """
 

@@ -40,6 +40,7 @@ def test_bands_of_a_sensor_are_told_where_they_have_no_names() -> None:
         ("landsat8_oli", "such as landsat8_oli:B1,B2"),
         ("landsat8_oli:B4,B3", "has 3 bands, but landsat8_oli:B4,B3 names 2"),
         ("landsat8_oli:B4,B3,B44", "no band 'B44'"),
+        ("enmap", r"\([^,]+(, [^,]+){2}, \.\.\.\)"),
     ):
         with pytest.raises(InputError, match=said):
             sensor_bands(image, name)

@@ -204,7 +204,7 @@ MISTAKES = {
     "boundary": (lambda: Blur(draw(3, 3), "mirror")(jnp.ones(SHAPE)), "circular, reflect, valid"),
     "psf beyond image": (lambda: Blur((draw(20), draw(3)), "reflect")(jnp.ones(SHAPE)), "does not fit"),
     "psf beyond valid": (lambda: Blur((draw(7), draw(3)), "valid")(jnp.ones(SHAPE)), "does not fit"),
-    "fourier psf": (lambda: Blur(draw(12, 12), "circular")(jnp.ones(SHAPE)), "larger than the image"),
+    "fourier psf": (lambda: Blur(draw(12, 12), "valid")(jnp.ones(SHAPE)), "does not fit"),
     "bands": (lambda: SRF(jnp.ones((4, 4, 5))), "3 bands, but the image has 5"),
     "mask": (lambda: Mask(draw(3, 3))(jnp.ones(SHAPE)), "crop one"),
     "warp": (lambda: Warp(jnp.zeros(2))(jnp.ones((4, 4))), "height, width, band"),
@@ -269,3 +269,18 @@ def test_an_mtf_looks_where_another_response_does(separable):
 
 def test_nothing_has_the_norm_zero():
     assert Mask(jnp.zeros(SHAPE[:2])).norm(SHAPE) == 0
+
+
+@pytest.mark.parametrize("psf", [draw(17, 17), (draw(17), draw(17))], ids=["kernel", "profiles"])
+def test_a_psf_larger_than_the_image_goes_round_it(psf):
+    image = draw(6, 8, 2)
+    seen = SpatialResponse(psf, 2, (0, 1), "circular")(image)
+    around = SpatialResponse(psf, 2, (0, 1), "circular")(jnp.tile(image, (3, 3, 1)))
+    np.testing.assert_allclose(seen, around[:3, :4], rtol=2e-4, atol=2e-5)
+
+
+def test_half_precision_passes_a_fourier_transform():
+    response, image = SpatialResponse(draw(17, 17) / 144, 2, (0, 0), "circular"), draw(18, 18, 3).astype(jnp.bfloat16)
+    seen = response(image)
+    assert seen.dtype == jnp.bfloat16
+    np.testing.assert_allclose(seen.astype(jnp.float32), response(image.astype(jnp.float32)), rtol=1e-2)

@@ -271,7 +271,7 @@ def test_networks_that_make_something_else_than_products() -> None:
     with pytest.raises(InputError, match=r"makes \(1, \d+, \d+, 1\) of a patch, but a product is"):
         train(wrong, DATA)
     unrolled = dataclasses.replace(row, family="unrolled")
-    with pytest.raises(TypeError, match="stages"):
+    with pytest.raises(InputError, match="asked for their stages, but its network takes observation, model"):
         train(unrolled, DATA)
 
 

@@ -1,5 +1,7 @@
 """MHF-Net's own equations; what every network promises is in tests/test_catalogue.py."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -251,6 +253,16 @@ def test_more_components_than_pixels() -> None:
     assert spectra.shape == (1, 6, 8)
     np.testing.assert_allclose(spectra[0, :2] @ spectra[0, :2].T, np.eye(2), atol=1e-4)
     np.testing.assert_array_equal(spectra[0, 4:], 0)
+
+
+def test_guides_are_blurred_by_the_mean_of_psfs_that_differ_by_band() -> None:
+    grid = Grid.nested(4)
+    psf = gaussian_psf(np.asarray([2.0, 1.5] * 3), grid)
+    model = ObservationModel({"lr": SpatialResponse(psf, 4, grid.phase), "guide": None}, grid)
+    observation = {"lr": jnp.zeros((1, 4, 4, 6)), "guide": jnp.zeros((1, 16, 16, 2))}
+    build = partial(BMHFNet, Bands(6, 2, 4), stages=2, rank=2, prox_blocks=1, adjust_blocks=1)
+    product = nnx.eval_shape(lambda: build(rngs=nnx.Rngs(0))(observation, model))
+    assert product.shape == (1, 16, 16, 6)
 
 
 def test_stages_end_in_the_product(pair, bmhf) -> None:
