@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -238,6 +239,7 @@ def simulate(arguments: argparse.Namespace) -> None:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     from jfusion.inference.evaluate import evaluate_files
+    from jfusion.metrics import WITHOUT_REFERENCE
 
     result = evaluate_files(
         arguments.product, arguments.reference, arguments.lr, arguments.guide, ratio=arguments.ratio,
@@ -249,6 +251,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
     else:
         for name, (value, convention) in result.items():
             print(f"{name:<12} {value:>12.5g}   {convention}")
+    undefined = [name for name, (value, _) in result.items() if math.isnan(value) and name in WITHOUT_REFERENCE]
+    if undefined and not arguments.quiet:
+        print(f"{', '.join(undefined)} without a value: no whole block is free of pixels without data", file=sys.stderr)
 
 
 def at_least(least: int) -> Callable[[str], int]:

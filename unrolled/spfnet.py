@@ -27,8 +27,9 @@ its transpose (``physics="free"``). Told or learned (`unrolled.physics`), both a
 the squared norms of the operators.
 
 A and the network see 8 x 8 low-resolution pixels at a time: a larger image is fused in pieces of that size that start
-two pixels apart, and the product is the mean of all that cover a pixel. In training a patch is one piece, as it is in
-the paper at ratio 8; a larger one is cut into pieces side by side.
+two pixels apart, and the product is the mean of all that cover a pixel. A told or learned response acts on a piece as
+if nothing lay around it, so that the low-resolution pixels whose PSF leaves the piece are explained in part only. In
+training a patch is one piece, as it is in the paper at ratio 8; a larger one is cut into pieces side by side.
 
 Training: mean absolute error, Adam at 1e-3, a half, a tenth, a twentieth and a hundredth of it after 20, 50, 100 and
 150 of 200 epochs of 420 steps, 32 patches of 64 x 64 pixels, neither turned nor mirrored. Kernels start by He's law,
