@@ -170,8 +170,8 @@ CUCANET = System(
     "abundance with 0.01; softmaxes make the target of the release uniform. Learned PSF and responses are kept on the "
     "simplex by softmax, at a hundred times the rate, which acts on logits (constrained=False: PSF free, responses "
     "clamped, as released, but that the sum that they are divided by has its gradient, too). Known operators are used "
-    "as they are. Without a given support every band is eligible for the response, within one it starts as a Gaussian "
-    "in the middle, in the release flat. The spectral attention has a weight for each low-resolution pixel; the stated "
-    "count is that of 16 x 16. The pair is scaled to a largest magnitude of one.",
+    "as they are. Without a given support every band is eligible for the response. The spectral attention has a weight "
+    "for each low-resolution pixel; the stated count is that of 16 x 16. The pair is scaled to a largest magnitude of "
+    "one.",
     parameters=(1_010_270, Bands(31, 3, 32)),
 )

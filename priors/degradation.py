@@ -17,7 +17,7 @@ from jfusion.operators.linear import LinearOperator
 from priors.fit import Stage
 
 PsfForm = Literal["pixel", "overlapping", "wide", "mean"]
-SrfForm = Literal["dense", "support", "started", "fixed"]
+SrfForm = Literal["dense", "support", "middle", "started", "fixed"]
 R = TypeVar("R", LearnedPsf, LearnedSrf)
 
 WIDE = 32
@@ -85,25 +85,29 @@ def unknown_srf(
     Args:
         form:
             "dense": every band of `lr`; starts flat (MIAE, M2U-Net, DBSR, UAL).
-            "support": the bands of ``support``, such as those within a sensor's ranges (HyCoNet, CUCaNet, NonRegSRNet,
-            UDALN); starts as a Gaussian in its middle.
+            "support": the bands of ``support``, such as those within a sensor's ranges; starts flat (HyCoNet, CUCaNet,
+            NonRegSRNet).
+            "middle": the same, but starts as a Gaussian in its middle (UDALN).
             "started": starts as ``start``, such as the response of another sensor.
             "fixed": ``start``, not learned.
         bands: of the pair.
         constraint: see `Weights`.
-        support: which bands of `lr` each band of the guide may see, ``(guide band, lr band)``; only for the form
-            "support".
+        support: which bands of `lr` each band of the guide may see, ``(guide band, lr band)``; only for the forms
+            "support" and "middle".
         start: response ``(guide band, lr band)``; only for "started" and "fixed".
 
     Raises:
         InputError: no such form, or what it needs lacks or has another shape.
     """
     _check_form(form, SrfForm)
-    given, wanted = {"support": support, "start": start}, {"support": "support", "dense": None}.get(form, "start")
+    given, wanted = (
+        {"support": support, "start": start},
+        {"support": "support", "middle": "support", "dense": None}.get(form, "start"),
+    )
     if any((array is not None) != (name == wanted) for name, array in given.items()):
         came = " and ".join(name for name, array in given.items() if array is not None) or "nothing"
         raise InputError(f"the form {form!r} of a spectral response takes {wanted or 'nothing'}, but {came} came.")
-    srf = LearnedSrf(bands, constraint, support)
+    srf = LearnedSrf(bands, constraint, support, form == "middle")
     if start is not None:
         if start.shape != (bands.guide, bands.lr):
             raise InputError(

@@ -113,7 +113,6 @@ HYCONET = System(
     "with 0.01; softmaxes make the target of the release uniform. Learned PSF and responses are kept on the simplex by "
     "softmax, at a hundred times the rate, which acts on logits (constrained=False: clamped as released, but that the "
     "sum that responses are divided by has its gradient, too). Known operators are used as they are. Without a given "
-    "support every band is eligible for the response, within one it starts as a Gaussian in the middle, in the release "
-    "flat. The pair is scaled to a largest magnitude of one.",
+    "support every band is eligible for the response. The pair is scaled to a largest magnitude of one.",
     parameters=(456_084, Bands(103, 4, 4)),
 )

@@ -185,7 +185,7 @@ NONREGSRNET = System(
     "release's is not. Learned PSF and responses are kept on the simplex by softmax, at a hundred times the rate, "
     "which acts on logits (constrained=False: clamped as released, but that the sum that responses are divided by has "
     "its gradient, too). Known operators are used as they are; where the PSF differs between bands, abundances see its "
-    "mean. Without a given support every band is eligible for the response, within one it starts as a Gaussian in the "
-    "middle. The pair is scaled to a largest magnitude of one.",
+    "mean. Without a given support every band is eligible for the response. The pair is scaled to a largest magnitude "
+    "of one.",
     parameters=(2_078_832, Bands(191, 6, 4)),
 )

@@ -20,7 +20,7 @@ from jfusion.layers.init import torch_bias
 from jfusion.layers.responses import Constraint
 from jfusion.operators import Observation, ObservationModel, one_psf
 from jfusion.tasks import SPATIOSPECTRAL
-from priors.degradation import Degradation, on_logits, unknown_parts
+from priors.degradation import Degradation, SrfForm, on_logits, unknown_parts
 from priors.fit import Plan, Schedule, Stage, fitter
 from priors.pair import Pair, degraded, mean_l1, misfits
 
@@ -112,7 +112,8 @@ def fit_udaln(
     constraints: tuple[Constraint, Constraint] = ("softmax", "softmax") if constrained else ("free", "detached")
 
     def build(key: Array) -> Udaln:
-        return Udaln(bands, Degradation(model, bands, constraints, support, size), rngs=nnx.Rngs(key))
+        form: SrfForm | None = None if support is None else "middle"
+        return Udaln(bands, Degradation(model, bands, constraints, support, size, srf=form), rngs=nnx.Rngs(key))
 
     stages = tuple(map(on_logits, STAGES)) if constrained else STAGES
     return Plan(build, pair, stages[1:] if known else stages, scale)

@@ -100,14 +100,15 @@ class LearnedPsf(nnx.Module):
 class LearnedSrf(nnx.Module):
     """The spectral response of the guide, a row of weights for each of its bands.
 
-    A row starts as a Gaussian in the middle of its support, or flat where the support is every band.
-
     Args:
         bands: of the pair.
         support: which bands of `lr` each band of the guide may see, ``(guide band, lr band)``; None for all.
+        middle: whether a row starts as a Gaussian in the middle of its support, and not flat.
     """
 
-    def __init__(self, bands: Bands, constraint: Constraint = "softmax", support: Array | None = None) -> None:
+    def __init__(
+        self, bands: Bands, constraint: Constraint = "softmax", support: Array | None = None, middle: bool = False
+    ) -> None:
         shape = (bands.guide, bands.lr)
         mask = np.ones(shape, bool) if support is None else np.asarray(support, bool)
         if mask.shape != shape or not mask.any(1).all():
@@ -117,7 +118,7 @@ class LearnedSrf(nnx.Module):
             )
         index = np.arange(bands.lr)
         centre = np.array([index[row].mean() for row in mask])[:, None]
-        initial = np.exp(-0.5 * ((index - centre) / BAND_SIGMA) ** 2) if support is not None else np.ones(shape)
+        initial = np.exp(-0.5 * ((index - centre) / BAND_SIGMA) ** 2) if middle else np.ones(shape)
         initial = np.where(mask, np.maximum(initial, 1e-6), 0)
         initial = initial / initial.sum(1, keepdims=True)
         self.weights = Weights(jnp.asarray(initial, jnp.float32), constraint, jnp.asarray(mask))

@@ -89,7 +89,10 @@ def test_taps_of_an_even_size_lie_evenly_around_a_phase_on_a_pixel():
 
 
 def test_srf_starts_inside_its_support():
-    srf = np.asarray(LearnedSrf(BANDS, "softmax", jnp.asarray(SUPPORT))().srf)
+    support = jnp.asarray(SUPPORT)
+    srf = np.asarray(LearnedSrf(BANDS, "softmax", support, middle=True)().srf)
     assert srf.argmax(1).tolist() == [2, 6]
     np.testing.assert_allclose(srf.sum(1), 1, rtol=1e-5)
+    flat = support / support.sum(1, keepdims=True)
+    np.testing.assert_allclose(LearnedSrf(BANDS, "softmax", support)().srf, flat, rtol=1e-5)
     np.testing.assert_allclose(LearnedSrf(BANDS)().srf, 1 / 9, rtol=1e-5)

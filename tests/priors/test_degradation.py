@@ -52,11 +52,13 @@ def test_forms_of_a_psf(form, taps, learned):
 
 def test_forms_of_a_spectral_response():
     support, start = jnp.arange(9)[None] // 5 == jnp.arange(2)[:, None], jnp.eye(2, 9)
-    cases = {"dense": (None, None), "support": (support, None), "started": (None, start), "fixed": (None, start)}
+    cases = {"dense": (None, None), "support": (support, None), "middle": (support, None), "started": (None, start),
+             "fixed": (None, start)}  # fmt: skip
     forms = {form: unknown_srf(form, BANDS, "clipped", *given) for form, given in cases.items()}  # type: ignore[arg-type]
     assert {form: parameters(srf) for form, srf in forms.items()} == dict.fromkeys(cases, 18) | {"fixed": 0}
     np.testing.assert_allclose(forms["dense"]().srf, 1 / 9, rtol=1e-6)
-    np.testing.assert_array_equal(forms["support"]().srf > 0, support)
+    for form in ("support", "middle"):
+        np.testing.assert_array_equal(forms[form]().srf > 0, support)
     for form in ("started", "fixed"):
         np.testing.assert_array_equal(forms[form]().srf, start)
 

@@ -86,7 +86,7 @@ def test_unknown_sensors_are_estimated_and_returned(scene):
     for rows in (kernel.reshape(1, -1), srf):
         assert float(rows.min()) >= 0
         np.testing.assert_allclose(rows.sum(-1), 1, rtol=1e-5)
-    before = Degradation(blind, BANDS, support=support)(blind)
+    before = Degradation(blind, BANDS, support=support, srf="middle")(blind)
     assert float(jnp.abs(kernel - before["lr"].psf).max()) > 1e-3
     pair = Pair.of(observation, model)
     mismatch = [
