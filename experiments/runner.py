@@ -17,6 +17,7 @@ import argparse
 import dataclasses
 import inspect
 import json
+import re
 import subprocess
 import sys
 import time
@@ -374,14 +375,33 @@ def means(rows: Sequence[Row]) -> list[Row]:
 
 
 def mean(rows: Sequence[Row]) -> Row:
-    """The first row with the means over all of metrics and seconds, and the largest memory."""
+    """The first row with the means over all of metrics and seconds, the largest memory, and the notes of all."""
     memory = [row.peak_memory_mib for row in rows if row.peak_memory_mib is not None]
     return dataclasses.replace(
         rows[0],
         metrics={name: float(np.mean([row.metrics[name] for row in rows])) for name in rows[0].metrics},
         seconds=float(np.mean([row.seconds for row in rows])),
         peak_memory_mib=max(memory, default=None),
+        note=joined([row.note for row in rows]),
     )
+
+
+def joined(notes: Sequence[str]) -> str:
+    """The remarks of several notes; those that are alike but for numbers, or not in all, with how many there are.
+
+    Of those that are alike, the one with the largest first number.
+    """
+    alike: dict[str, list[str]] = {}
+    for note in notes:
+        for remark in filter(None, note.split("; ")):
+            alike.setdefault(re.sub(r"[\d.]+", "#", remark), []).append(remark)
+
+    def of_all(remarks: list[str]) -> str:
+        worst = max(remarks, key=lambda remark: float((re.findall(r"\d+(?:\.\d+)?", remark) or ["0"])[0]))
+        counted = len(remarks) < len(notes) or len(set(remarks)) > 1
+        return f"{worst} (the worst of {len(remarks)} in {len(notes)})" if counted else worst
+
+    return "; ".join(map(of_all, alike.values()))
 
 
 def run(experiment: Experiment, name: str, published: Mapping[str, str] | None = None) -> Path:

@@ -347,8 +347,8 @@ def fit(
         key: random key, the same for all scenes. Keys ``(members,)`` fit an ensemble at once. Scenes, or else members,
             are shared out over as many devices as do so evenly.
         effort: scales the steps of every stage; each has at least one.
-        budget: seconds for the whole. A stage may use its share, by steps, of what is left, but not more than half
-            while others follow; its schedule is shortened to that and not cut off.
+        budget: seconds for the whole. A stage may use its share, by steps, of what its compilation leaves, but not more
+            than half while others follow; its schedule is shortened to that and not cut off.
         progress: called before the first loop, with the steps that are planned, and after each; the loss is a mean.
         stopping: ends stages early, when all scenes and members have nothing more to learn; each keeps its own best.
         valid: masks ``(height, width)`` of the pixels of each image that count, by its name; all by default.
@@ -410,10 +410,9 @@ def fit(
             if number + 1 == len(stages):
                 state.losses.append(float(_look(program, params, state.iterate, seen)[0].mean()))
         left = None if budget is None else budget - (time.monotonic() - begun)
-        last = number + 1 == len(stages)
-        share = None if left is None else left if last else left * min(totals[number] / sum(totals[number:]), 0.5)
+        fraction = 1.0 if number + 1 == len(stages) else min(totals[number] / sum(totals[number:]), 0.5)
         after = partial(_after, sum(totals[number + 1 :]), progress, save)
-        final = _run(program, seen, watched, state, stopping, share, last, after)
+        final = _run(program, seen, watched, state, stopping, left, fraction, after)
         earlier = final.earlier + final.total
         module, state = nnx.merge(program.graphdef, final.kept, final.iterate.rest), None
     if stages[-1].average and stopping is None:
@@ -460,11 +459,11 @@ def _run(
     state: FitState,
     stopping: Stopping | None,
     seconds: float | None,
-    last: bool,
+    fraction: float,
     after: Callable[[FitState, int], None],
 ) -> FitState:
-    """Runs a stage to its end, or for some seconds: without its compilation, unless it is the last."""
-    begun, loop, pace, planned = time.monotonic(), 1, None, state.total
+    """Runs a stage to its end, or for a fraction of the seconds that its first loop, which compiles, has left."""
+    begun, loop, pace, planned, first = time.monotonic(), 1, None, state.total, True
     step = int(jnp.max(state.iterate.step))
     while step < state.total:
         steps = min(loop, state.total - step)
@@ -483,17 +482,18 @@ def _run(
             )
         loss = float(iterate.loss.mean())
         state = dataclasses.replace(state, iterate=iterate, losses=[*state.losses, loss])
-        if step == steps and not last:
-            begun = now
+        if seconds is not None and first:
+            seconds, begun = fraction * (seconds - (now - begun)), now
         if seconds is not None and step < state.total:
             left = seconds - (now - begun)
             more = 0 if left <= 0 else math.ceil(left / pace) if pace else planned
             state = dataclasses.replace(state, total=min(planned, step + more))
         state = _watch(program, watched, state, stopping, step)
         after(state, step)
-        if step > steps:
+        if not first:
             pace = (now - started) / steps
             loop = min(4 * loop, max(1, round(REPORT_SECONDS / pace)))
+        first = False
     return state
 
 

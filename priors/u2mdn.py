@@ -171,12 +171,12 @@ U2MDN = System(
         "of codes, 1e-3 of the magnitude of spectra.",
     ),
     differences="The errors are norms of each pixel's, as in the paper; the release squares them. The weights are the "
-    "release's, which next to squares that shrink give the mutual information a share that it hardly has next to "
-    "norms. One Adam lowers the sum of both images' losses, where the release takes a step on each; so the error of Z "
-    "is a sum over its pixels, not a mean over columns and bands. Pixels are put into random order for both images, "
-    "where the release leaves those of Y in place and exchanges rows of Z, and the critic learns from both. The rate "
-    "stays constant, as in the release, where its decay has no effect. The pair is scaled to a largest magnitude of "
-    "one.",
+    "release's: there squared errors shrink in the fit, so that the mutual information gains a share, while next to "
+    "norms it hardly counts. One Adam lowers the sum of both images' losses, where the release takes a step on each; "
+    "so the error of Z is a sum over its pixels, not a mean over columns and bands. Pixels are put into random order "
+    "for both images, where the release leaves those of Y in place and exchanges rows of Z, and the critic learns from "
+    "both. The rate stays constant, as in the release, where its decay has no effect. The pair is scaled to a largest "
+    "magnitude of one.",
     parameters=(10_214, Bands(103, 4, 4)),
     needs_model=True,
 )

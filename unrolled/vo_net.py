@@ -112,9 +112,6 @@ def solve(terms: Terms, lr: Array, response: SpatialResponse, alpha: Array, *, r
         response: S B.
         alpha: weight of the network, a scalar.
         rounds, turns: of the alternating directions.
-
-    Raises:
-        InputError: the PSF is larger than the image.
     """
     (network, gain, trust), lr = single((terms, lr))
     size = network.shape[-3:-1]
@@ -194,8 +191,7 @@ class VONet(nnx.Module):
         """The product ``(batch, height, width, band)``, or what ``options`` ask of `unrolled.stages.finish`.
 
         Raises:
-            InputError: the physics is exact and the response of ``lr`` is not known, or its PSF is larger than the
-                image.
+            InputError: the physics is exact and the response of ``lr`` is not known.
         """
         known, alpha = self.sensor(model), self.alpha()
         terms = self.terms(observation, known)

@@ -59,6 +59,8 @@ def test_forms_of_a_spectral_response():
     np.testing.assert_allclose(forms["dense"]().srf, 1 / 9, rtol=1e-6)
     for form in ("support", "middle"):
         np.testing.assert_array_equal(forms[form]().srf > 0, support)
+        flat = np.ptp(np.asarray(forms[form]().srf)[np.asarray(support)]) < 0.06  # rows of 5 and of 4 bands
+        assert flat == (form == "support")
     for form in ("started", "fixed"):
         np.testing.assert_array_equal(forms[form]().srf, start)
 

@@ -14,7 +14,7 @@ from flax import nnx
 
 from jfusion.errors import InputError, RunError
 from jfusion.operators import Grid, Identity, ObservationModel
-from priors.fit import Falling, FitState, Plan, Schedule, Stage, Stopping, fit, fitter
+from priors.fit import Falling, FitState, Plan, Schedule, Stage, Stopping, advance, fit, fitter
 from priors.pair import Pair, mean_l2
 from priors.rollback import Rollback
 
@@ -202,14 +202,22 @@ def test_what_a_budget_ends_between_two_looks_is_kept(pair, monkeypatch):
 
 
 def test_a_budget_leaves_half_of_its_time_to_later_stages(pair, monkeypatch):
-    clock = iter(range(10_000))
-    monkeypatch.setattr("priors.fit.time", SimpleNamespace(monotonic=lambda: next(clock)))
-    stages = [Stage(regression_loss, steps, Schedule(1e-2)) for steps in (20_000, 10)]
-    taken = {}
+    """Where compilation takes 20 seconds a stage and a step one."""
+    clock, compiled, taken = [0.0], set(), {}
+
+    def slow(program, iterate, pair, steps, total):
+        clock[0] += steps + (0 if program.stage in compiled else 20)
+        compiled.add(program.stage)
+        return advance(program, iterate, pair, steps, total)
+
+    monkeypatch.setattr("priors.fit.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr("priors.fit.advance", slow)
+    stages = [Stage(regression_loss, steps, Schedule(1e-2)) for steps in (10_000, 15)]
     fit(Regression, pair, stages, key=jax.random.key(0), budget=100.0,
         save=lambda state: taken.update({state.stage: int(state.iterate.step)}))  # fmt: skip
-    assert 1 < taken[0] < 20_000
-    assert taken[1] == 10
+    assert 35 <= taken[0] <= 45
+    assert taken[1] == 15
+    assert clock[0] <= 100
 
 
 def test_a_loss_that_is_not_finite_names_its_step(pair):
