@@ -386,18 +386,21 @@ def mean(rows: Sequence[Row]) -> Row:
     )
 
 
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+
 def joined(notes: Sequence[str]) -> str:
     """The remarks of several notes; those that are alike but for numbers, or not in all, with how many there are.
 
-    Of those that are alike, the one with the largest first number.
+    Of those that are alike, the one with the largest numbers.
     """
     alike: dict[str, list[str]] = {}
     for note in notes:
         for remark in filter(None, note.split("; ")):
-            alike.setdefault(re.sub(r"[\d.]+", "#", remark), []).append(remark)
+            alike.setdefault(NUMBER.sub("#", remark), []).append(remark)
 
     def of_all(remarks: list[str]) -> str:
-        worst = max(remarks, key=lambda remark: float((re.findall(r"\d+(?:\.\d+)?", remark) or ["0"])[0]))
+        worst = max(remarks, key=lambda remark: [float(number) for number in NUMBER.findall(remark)])
         counted = len(remarks) < len(notes) or len(set(remarks)) > 1
         return f"{worst} (the worst of {len(remarks)} in {len(notes)})" if counted else worst
 

@@ -229,7 +229,7 @@ DBSR = System(
     "on logits and falls with that of G; the PSF starts as the mean over a pixel, there at random, and has at most 4 "
     "ratio taps a side (32 at ratio 8, as released). The release starts R from the true one; here an unknown R is "
     "found, with an unknown B, from |R Y - B Z| first. The steps of S and U grow with the number of patches that tile "
-    "the image (549,003 of all stages at 256 x 256 pixels of Y). The learning rate falls first after 1000 steps, in "
+    "the image. The learning rate falls first after 1000 steps, in "
     "the release after the first step already. Odd sizes are halved upwards. The pair is scaled to a largest magnitude "
     "of one, which the product, between 0 and 1, does not exceed. The count is of G; S and U have 362,750 and 477,344.",
     parameters=(8_549_704, Bands(31, 3, 8)),

@@ -100,10 +100,8 @@ def unknown_srf(
         InputError: no such form, or what it needs lacks or has another shape.
     """
     _check_form(form, SrfForm)
-    given, wanted = (
-        {"support": support, "start": start},
-        {"support": "support", "middle": "support", "dense": None}.get(form, "start"),
-    )
+    given = {"support": support, "start": start}
+    wanted = {"dense": None, "support": "support", "middle": "support"}.get(form, "start")
     if any((array is not None) != (name == wanted) for name, array in given.items()):
         came = " and ".join(name for name, array in given.items() if array is not None) or "nothing"
         raise InputError(f"the form {form!r} of a spectral response takes {wanted or 'nothing'}, but {came} came.")

@@ -17,6 +17,7 @@ from jax import Array
 
 from jfusion.layers.conv import Conv
 from jfusion.layers.init import tf_truncated_normal
+from priors.pair import weighted_mean
 
 MARGIN = 1e-6
 """Distance that keeps ``v`` from 1 and ``beta`` from 0, where logarithms end."""
@@ -50,8 +51,7 @@ def entropy(codes: Array, weight: Array) -> Array:
         weight: of the pixels, ``(batch, height, width, 1)``.
     """
     p = codes / (codes.sum(-1, keepdims=True) + EPSILON)
-    mean = jnp.mean(-p * jnp.log(p + EPSILON), -1, keepdims=True)
-    return jnp.sum(mean * weight) / jnp.maximum(weight.sum(), 1)
+    return weighted_mean(-p * jnp.log(p + EPSILON), weight)
 
 
 def centred(image: Array, weight: Array) -> tuple[Array, Array]:

@@ -25,7 +25,7 @@ from jfusion.tasks import SPATIOSPECTRAL
 from priors import coupled
 from priors.coupled import Encoder, clamp, he_conv, learned, project, sum_to_one
 from priors.degradation import Degradation
-from priors.pair import Pair, sum_l1
+from priors.pair import Pair, sum_l1, weighted_mean
 
 EPSILON = 1e-5
 
@@ -119,7 +119,7 @@ def correlation(a: Array, b: Array, weight: Array) -> Array:
     """
     a, b = (x - x.mean(-1, keepdims=True) for x in (a, b))
     cross, energy_a, energy_b = (jnp.sum(x, -1, keepdims=True) for x in (a * b, a * a, b * b))
-    return jnp.sum(cross**2 / (energy_a * energy_b + EPSILON) * weight) / jnp.maximum(weight.sum(), 1)
+    return weighted_mean(cross**2 / (energy_a * energy_b + EPSILON), weight)
 
 
 def roughness(field: Array) -> Array:

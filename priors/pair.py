@@ -88,14 +88,19 @@ Distance = Callable[[Array, Array, Array], Array]
 """``distance(predicted, observed, weight)``: a scalar; the weight is that of a `Pair`."""
 
 
+def weighted_mean(values: Array, weight: Array) -> Array:
+    """Mean over bands and weighted pixels, of values ``(batch, height, width, band)``."""
+    return jnp.sum(values.mean(-1, keepdims=True) * weight) / jnp.maximum(weight.sum(), 1)
+
+
 def mean_l1(predicted: Array, observed: Array, weight: Array) -> Array:
     """Mean absolute difference over bands and weighted pixels."""
-    return _mean(jnp.abs(predicted - observed), weight)
+    return weighted_mean(jnp.abs(predicted - observed), weight)
 
 
 def mean_l2(predicted: Array, observed: Array, weight: Array) -> Array:
     """Mean squared difference over bands and weighted pixels."""
-    return _mean(jnp.square(predicted - observed), weight)
+    return weighted_mean(jnp.square(predicted - observed), weight)
 
 
 def sum_l1(predicted: Array, observed: Array, weight: Array) -> Array:
@@ -106,10 +111,6 @@ def sum_l1(predicted: Array, observed: Array, weight: Array) -> Array:
 def half_l2(predicted: Array, observed: Array, weight: Array) -> Array:
     """Half the sum of squared differences over bands and weighted pixels."""
     return 0.5 * jnp.sum(jnp.square(predicted - observed) * weight)
-
-
-def _mean(difference: Array, weight: Array) -> Array:
-    return jnp.sum(difference.mean(-1, keepdims=True) * weight) / jnp.maximum(weight.sum(), 1)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from jfusion.operators import Observation, ObservationModel
 from jfusion.tasks import SPATIOSPECTRAL
 from priors.dirichlet import Decoder, DenseStack, broken_stick, centred, dense, entropy
 from priors.fit import Plan, Schedule, Stage, fitter
-from priors.pair import Pair
+from priors.pair import Pair, weighted_mean
 
 SPECTRA = 1e-3
 INFORMATION = 0.1
@@ -94,7 +94,7 @@ def unrelated(critic: Critic, image: Array, codes: Array, weight: Array, key: Ar
     pixels = image.reshape(image.shape[0], -1, image.shape[-1])
     shuffled = jax.random.permutation(key, pixels, axis=1).reshape(image.shape)
     scores = jax.nn.softplus(-critic(image, codes)) + jax.nn.softplus(critic(shuffled, codes))
-    return jnp.sum(scores * weight) / jnp.maximum(weight.sum(), 1)
+    return weighted_mean(scores, weight)
 
 
 def loss(module: MutualDirichletNet, pair: Pair, key: Array) -> tuple[Array, Array]:

@@ -189,7 +189,7 @@ USDN = System(
     differences="The numbers of steps are fixed: the release ends the first stage at a spectral angle of 1.5 degrees "
     "on Y, the second at an error of 1e-5 and the last by the truth. Its step on the angle after every 20 on Z, which "
     "has an Adam of its own and the length of one whatever the angle's gradient, is a term of weight 1 / 20 beside a "
-    "sum over all pixels, which is tens of thousands of times steeper: codes hardly follow it here. The entropy of the "
+    "sum over all pixels, which is far steeper: codes hardly follow it here. The entropy of the "
     "codes of Z has the weight 1e-4 that the release sets but does not use. Weights and rate stay constant, as in the "
     "release, where their decay has no effect. Pixels of Z that stand for low-resolution ones are the nearest on the "
     "pair's grid. The pair is scaled to a largest magnitude of one.",

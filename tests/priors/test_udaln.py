@@ -1,6 +1,7 @@
 """UDALN: its size, its stages, and what it returns."""
 
 import dataclasses
+from inspect import unwrap
 
 import jax
 import jax.numpy as jnp
@@ -86,7 +87,10 @@ def test_unknown_sensors_are_estimated_and_returned(scene):
     for rows in (kernel.reshape(1, -1), srf):
         assert float(rows.min()) >= 0
         np.testing.assert_allclose(rows.sum(-1), 1, rtol=1e-5)
-    before = Degradation(blind, BANDS, support=support, srf="middle")(blind)
+    before = unwrap(fit_udaln)(observation, blind, support=support).build(jax.random.key(0)).degradation(blind)
+    started = np.asarray(Degradation(blind, BANDS, support=support, srf="middle")(blind)["guide"].srf)
+    np.testing.assert_allclose(before["guide"].srf, started, rtol=1e-6)
+    assert np.ptp(started[np.asarray(support)]) > 1e-3
     assert float(jnp.abs(kernel - before["lr"].psf).max()) > 1e-3
     pair = Pair.of(observation, model)
     mismatch = [
